@@ -1,0 +1,1 @@
+"""The daemonless Dockerfile builder."""

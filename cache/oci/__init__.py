@@ -1,0 +1,1 @@
+"""OCI image and distribution specifications: values and the registry client."""

@@ -1,0 +1,103 @@
+"""The errors of the OCI layer.
+
+OCIError
+├── InvalidDigest, InvalidReference, InvalidManifest    bad input; each also a ValueError
+└── RegistryError(method, url, status, details)         a registry said no, or said nothing
+    ├── NotFound                                        404
+    ├── Denied                                          401 and 403
+    ├── RateLimited(retry_after_s)                      429
+    └── Unreachable                                     no answer at all: DNS, connect, TLS, reset, time-out
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+TEMPORARY_STATUSES = frozenset({408, 429, 499, 500, 502, 503, 504, 522})
+
+
+class OCIError(Exception):
+    """Anything that the OCI layer refuses or cannot do."""
+
+
+class InvalidDigest(OCIError, ValueError):
+    """A digest that is not ``algorithm:hex`` with a known algorithm and the right length."""
+
+
+class InvalidReference(OCIError, ValueError):
+    """An image reference that does not follow the distribution grammar."""
+
+
+class InvalidManifest(OCIError, ValueError):
+    """Bytes that are not a manifest, an index or an image config of a kind that we know."""
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorDetail:
+    """One entry of the ``errors`` list in a registry's reply (distribution-spec, "Error Codes")."""
+
+    code: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}" if self.message else self.code
+
+
+class RegistryError(OCIError):
+    """A request to a registry that failed.
+
+    ``url`` never carries a query or credentials; ``status`` is None when no reply came.
+    """
+
+    def __init__(
+        self,
+        method: str,
+        url: str,
+        status: int | None = None,
+        details: Sequence[ErrorDetail] = (),
+        reason: str = "",
+    ) -> None:
+        self.method = method
+        self.url = url.split("?", 1)[0]
+        self.status = status
+        self.details = tuple(details)
+        self.reason = reason
+        super().__init__(self._message())
+
+    def _message(self) -> str:
+        said = "; ".join(str(detail) for detail in self.details) or self.reason
+        status = f" answered {self.status}" if self.status is not None else " failed"
+        return f"{self.method} {self.url}{status}" + (f": {said}" if said else "")
+
+    @property
+    def temporary(self) -> bool:
+        """True when the same request may well succeed a little later."""
+        return self.status is None or self.status in TEMPORARY_STATUSES
+
+
+class NotFound(RegistryError):
+    """The registry has no such repository, manifest, blob or upload (404)."""
+
+
+class Denied(RegistryError):
+    """The registry refused the credentials, or wanted some (401), or they do not suffice (403)."""
+
+
+class RateLimited(RegistryError):
+    """The registry asked us to slow down (429)."""
+
+    def __init__(
+        self,
+        method: str,
+        url: str,
+        details: Sequence[ErrorDetail] = (),
+        *,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(method, url, 429, details)
+        self.retry_after_s = retry_after_s
+
+
+class Unreachable(RegistryError):
+    """No usable reply: name resolution, connection, TLS or time-out."""

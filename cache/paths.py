@@ -1,0 +1,67 @@
+"""The only owner of stored names. The same tree on disk and in a bucket:
+
+    v1/
+    ├── blobs/sha256/ab/abcd…                              immutable content: layers, configs, manifests
+    ├── incoming/…                                         blobs on their way in; whatever is old is rubbish
+    └── records/
+        ├── repositories/<namespace>/<repository…>/
+        │   ├── _tags/<tag>                                what the tag points to, and when that was last checked
+        │   └── _members/<algorithm>/<hex>                 this repository has that manifest or blob
+        └── layers/ab/abcd…                                a build step's key → its layer (the builder's local cache)
+
+``<namespace>`` is an upstream's name, or ``_hosted`` for repositories that exist only here. Components of a repository
+name never begin with an underscore, so ours cannot collide with them. Names in a bucket spread by their first digest
+characters.
+"""
+
+from __future__ import annotations
+
+from cache.oci.digest import Digest
+
+VERSION = "v1"
+BLOBS = f"{VERSION}/blobs/"
+TEMPORARY = f"{VERSION}/incoming/"
+RECORDS = f"{VERSION}/records/"
+HOSTED = "_hosted"
+
+
+def blob(digest: Digest) -> str:
+    """The stored name of a blob."""
+    return f"{BLOBS}{digest.algorithm}/{digest.hex[:2]}/{digest.hex}"
+
+
+def blob_digest(name: str) -> Digest | None:
+    """The digest of a blob's stored name; None for other names. The inverse of ``blob``."""
+    parts = name.removeprefix(BLOBS).split("/")
+    if not name.startswith(BLOBS) or len(parts) != 3:
+        return None
+    try:
+        digest = Digest(parts[0], parts[2])
+    except ValueError:
+        return None
+    return digest if blob(digest) == name else None
+
+
+def record(name: str) -> str:
+    """The stored name of a record."""
+    return RECORDS + name
+
+
+def repository(namespace: str, name: str) -> str:
+    """The prefix of all records of a repository."""
+    return f"repositories/{namespace}/{name}/"
+
+
+def tag(namespace: str, name: str, tag: str) -> str:
+    """The record of a tag."""
+    return f"{repository(namespace, name)}_tags/{tag}"
+
+
+def member(namespace: str, name: str, digest: Digest) -> str:
+    """The record that says that a repository has this manifest or blob."""
+    return f"{repository(namespace, name)}_members/{digest.algorithm}/{digest.hex}"
+
+
+def layer(key_hex: str) -> str:
+    """The record of a build step's layer in the builder's local cache."""
+    return f"layers/{key_hex[:2]}/{key_hex}"

@@ -1,0 +1,129 @@
+"""What a store can do: verified content by digest, and small records under compare-and-swap.
+
+Only the contracts live here. A store holds two namespaces that never mix:
+
+- **blobs**: immutable bytes under their digest. Nothing is visible before its digest has been verified.
+- **records**: small mutable values under a name of ours (``cache.paths``), changed only by compare-and-swap.
+
+Every method raises ``StoreUnavailable`` when the store itself fails (``StoreFull`` when it is full); that is never
+reported as absence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from cache.oci.digest import Digest
+
+CHUNK_BYTES = 1 << 20
+"""The size of the pieces in which blobs are read and written."""
+
+
+class BlobWriter(Protocol):
+    """A blob on its way in. Invisible until ``commit``; gone when its context ends without one."""
+
+    async def write(self, data: bytes) -> None:
+        """Appends ``data``."""
+
+    async def commit(self, digest: Digest) -> int:
+        """Makes the blob visible under ``digest`` and returns its size in bytes.
+
+        Raises DigestMismatch when the bytes written have another digest; nothing is stored then. Committing content
+        that is already there is not an error. Nothing may be written after a commit.
+        """
+
+
+class BlobStore(Protocol):
+    """Verified content under its digest."""
+
+    async def stat(self, digest: Digest) -> int | None:
+        """The blob's size in bytes, or None when it is not there."""
+
+    def open(
+        self, digest: Digest, start: int = 0, stop: int | None = None
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """The bytes ``start`` to ``stop`` (exclusive; None = to the end) in chunks.
+
+        Raises BlobNotFound on entering.
+        """
+
+    def writer(self) -> AbstractAsyncContextManager[BlobWriter]:
+        """A new blob."""
+
+    async def delete(self, digest: Digest) -> None:
+        """Removes the blob; nothing happens when it is not there."""
+
+
+class Absent(Enum):
+    """The version of a record that does not exist."""
+
+    ABSENT = "absent"
+
+
+ABSENT = Absent.ABSENT
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A record's value and the version that a compare-and-swap must name."""
+
+    value: bytes
+    version: str
+
+
+class Records(Protocol):
+    """Small mutable values; names are relative paths made by ``cache.paths``."""
+
+    async def get(self, name: str) -> Record | None:
+        """The record, or None when there is none."""
+
+    async def put(self, name: str, value: bytes, expected: str | Absent | None = None) -> str:
+        """Writes the record and returns its new version.
+
+        ``expected`` is the version that the record must have now, ABSENT when there must be none, and None to write
+        whatever is there. Raises RecordConflict when it has another.
+        """
+
+    async def remove(self, name: str, expected: str | None = None) -> None:
+        """Removes the record; nothing happens when it is not there. Raises RecordConflict as ``put``."""
+
+    def names(self, prefix: str) -> AsyncIterator[str]:
+        """The names of all records under ``prefix`` (a path that ends in ``/``), in no order.
+
+        Not for a request's path: this lists.
+        """
+
+
+class Store(BlobStore, Records, Protocol):
+    """Both namespaces of one store."""
+
+    @property
+    def url(self) -> str:
+        """Where the store is, as a person would write it; never with credentials."""
+
+    async def check(self) -> None:
+        """Returns when the store can be read and written now. Raises StoreUnavailable."""
+
+    async def close(self) -> None:
+        """Gives back connections and threads."""
+
+
+@runtime_checkable
+class LocalPaths(Protocol):
+    """A store whose blobs are files, so that a server can send them without reading them."""
+
+    def local_path(self, digest: Digest) -> Path | None:
+        """The file that holds the blob, or None when it is not there. Never to be written to."""
+
+
+@runtime_checkable
+class Enumerable(Protocol):
+    """A store that can list its blobs (for maintenance, never on a request's path)."""
+
+    def blobs(self) -> AsyncIterator[tuple[Digest, int]]:
+        """Every blob with its size in bytes, in no order."""

@@ -1,0 +1,1 @@
+"""The registry proxy: pull-through cache, hosted repositories, and pushes forwarded to their upstream."""
