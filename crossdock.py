@@ -19,7 +19,8 @@ VERSION = "0.1.0"
 def usage() -> str:
     """The help text of the bare command."""
     rows = "\n".join(f"  {name:<8}{summary}" for name, (_, summary) in SUBCOMMANDS.items())
-    return f"Usage: crossdock COMMAND [OPTIONS]\n\nCommands:\n{rows}\n\ncrossdock COMMAND --help lists a command's options."
+    more = "crossdock COMMAND --help lists a command's options."
+    return f"Usage: crossdock COMMAND [OPTIONS]\n\nCommands:\n{rows}\n\n{more}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
