@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 class Entry:
     """A file, directory, link or node as it shall be after the layer.
 
-    ``mode`` is a whole ``st_mode``, type and permissions. ``link`` is a symlink's target text, or, where ``hardlink`` is
-    set, the path of an entry of the same layer that this one is another name of. ``content`` is the file on this machine
-    that holds a regular file's bytes (None when there are none).
+    ``mode`` is a whole ``st_mode``, type and permissions. ``link`` is a symlink's target text, or, where ``hardlink``
+    is set, the path of an entry of the same layer that this one is another name of. ``content`` is the file on this
+    machine that holds a regular file's bytes (None when there are none).
     """
 
     path: str

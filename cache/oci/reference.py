@@ -49,7 +49,7 @@ def canonical_host(host: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """An image in a registry. ``host`` is ``name[:port]``; where both ``tag`` and ``digest`` are set, the latter wins."""
+    """An image in a registry. ``host`` is ``name[:port]``; of ``tag`` and ``digest`` the latter wins."""
 
     host: str
     repository: str
