@@ -1,0 +1,66 @@
+"""What a build is asked to do: one frozen value, made once by the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cache.oci.descriptor import Platform
+from cache.oci.reference import Reference
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheOptions:
+    """Whether steps are looked up and saved, and where: a repository, or (None) the local store."""
+
+    enabled: bool = False
+    repository: Reference | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputOptions:
+    """Where the image goes. ``destinations`` is empty when nothing is to be pushed."""
+
+    destinations: tuple[Reference, ...] = ()
+    tar_names: tuple[Reference, ...] = ()
+    tar_path: Path | None = None
+    oci_layout_path: Path | None = None
+    digest_file: Path | None = None
+    image_name_with_digest_file: Path | None = None
+    check_push_permission: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistryOptions:
+    """How registries are reached. Hosts are ``name[:port]``; ``mirrors`` stand in for Docker Hub, in order."""
+
+    insecure_push: bool = False
+    insecure_pull: bool = False
+    insecure_hosts: frozenset[str] = frozenset()
+    skip_tls_verify: bool = False
+    skip_tls_verify_hosts: frozenset[str] = frozenset()
+    mirrors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildOptions:
+    """Everything that one build depends on, apart from the files it reads.
+
+    ``clamp_mtime_s`` is the Unix time that no file in a new layer is newer than, and that the image says it was made at
+    (SOURCE_DATE_EPOCH; 0 for ``--reproducible``); None leaves the times as they are. ``state_dir`` is where the builder
+    keeps its work and its local cache; ``rung`` forces a rung of the sandbox ladder ("" = the best that works).
+    """
+
+    context: Path
+    dockerfile: Path
+    target: str = ""
+    build_args: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    platform: Platform
+    clamp_mtime_s: int | None = None
+    state_dir: Path
+    rung: str = ""
+    cache: CacheOptions = CacheOptions()
+    output: OutputOptions = OutputOptions()
+    registry: RegistryOptions = RegistryOptions()
