@@ -3,6 +3,7 @@
     v1/
     ├── blobs/sha256/ab/abcd…                              immutable content: layers, configs, manifests
     ├── incoming/…                                         blobs on their way in; whatever is old is rubbish
+    ├── locks/00 … ff                                      on disk only: who may change the records of a shard
     └── records/
         ├── repositories/<namespace>/<repository…>/
         │   ├── _tags/<tag>                                what the tag points to, and when that was last checked
@@ -21,6 +22,7 @@ from cache.oci.digest import Digest
 VERSION = "v1"
 BLOBS = f"{VERSION}/blobs/"
 TEMPORARY = f"{VERSION}/incoming/"
+LOCKS = f"{VERSION}/locks/"
 RECORDS = f"{VERSION}/records/"
 HOSTED = "_hosted"
 
@@ -45,6 +47,18 @@ def blob_digest(name: str) -> Digest | None:
 def record(name: str) -> str:
     """The stored name of a record."""
     return RECORDS + name
+
+
+def check_record_name(name: str) -> str:
+    """``name`` itself when it is a relative path that cannot leave its place. Raises ValueError."""
+    if "\0" in name or any(part in ("", ".", "..") for part in name.split("/")):
+        raise ValueError(f"{name!r} is not a record's name: expected components joined by '/', none empty, '.' or '..'")
+    return name
+
+
+def lock(shard: str) -> str:
+    """The lock file of the records whose names hash to ``shard``, two hex digits."""
+    return LOCKS + shard
 
 
 def repository(namespace: str, name: str) -> str:

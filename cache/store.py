@@ -49,7 +49,8 @@ class BlobStore(Protocol):
     ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """The bytes ``start`` to ``stop`` (exclusive; None = to the end) in chunks.
 
-        Raises BlobNotFound on entering.
+        A range that goes past the end gives what there is, perhaps nothing. Raises BlobNotFound on entering, and
+        ValueError for a negative bound.
         """
 
     def writer(self) -> AbstractAsyncContextManager[BlobWriter]:

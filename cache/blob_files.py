@@ -1,0 +1,174 @@
+"""Blobs as files.
+
+A blob is written to ``v1/incoming``, hashed as it passes, synced, and only then moved to its name: at no moment,
+whatever is killed, is there a blob that does not match its digest.
+
+Everything here blocks, and lets ``OSError`` through to the store that uses it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import threading
+import time
+from pathlib import Path
+
+from cache import durable, paths
+from cache.errors import BlobNotFound, DigestMismatch, SizeMismatch
+from cache.oci.digest import Digest
+
+LEFTOVER_AGE_S = 24 * 3600
+"""Files in ``v1/incoming`` that have not been written to for so long belong to nobody any more."""
+
+
+class BlobFiles:
+    """The blobs below a store's root."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._swept = False
+
+    def path(self, digest: Digest) -> Path:
+        """Where the blob is, or would be."""
+        return self._root / paths.blob(digest)
+
+    def size_bytes(self, digest: Digest) -> int | None:
+        """The blob's size, or None when it is not there."""
+        try:
+            return self.path(digest).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    def open(self, digest: Digest) -> OpenBlob:
+        """The blob, to be read. Raises BlobNotFound."""
+        try:
+            return OpenBlob(io.FileIO(self.path(digest)))
+        except FileNotFoundError as error:
+            raise BlobNotFound(digest) from error
+
+    def delete(self, digest: Digest) -> None:
+        """Removes the blob if it is there."""
+        self.path(digest).unlink(missing_ok=True)
+
+    def incoming(self) -> Path:
+        """A new, empty file for a blob on its way in. The first call also removes what dead writers have left."""
+        if not self._swept:
+            self._sweep()
+            self._swept = True
+        return durable.new_file(self._root / paths.TEMPORARY)
+
+    def adopt(self, path: Path, digest: Digest, size_bytes: int) -> None:
+        """Moves a finished file into place, trusting that it has this digest. Raises SizeMismatch."""
+        with path.open("rb") as file:
+            actual_bytes = os.fstat(file.fileno()).st_size
+            if actual_bytes != size_bytes:
+                raise SizeMismatch(digest, size_bytes, actual_bytes)
+            os.fsync(file.fileno())
+        durable.publish(path, self.path(digest))
+
+    def directories(self) -> list[Path]:
+        """The directories that hold blobs."""
+        return [path for path in (self._root / paths.BLOBS).glob("*/*") if path.is_dir()]
+
+    def in_directory(self, directory: Path) -> list[tuple[Digest, int]]:
+        """The blobs of one of ``directories`` with their sizes in bytes."""
+        found = []
+        for path in directory.iterdir():
+            digest = paths.blob_digest(path.relative_to(self._root).as_posix())
+            size_bytes = self.size_bytes(digest) if digest is not None else None
+            if digest is not None and size_bytes is not None:
+                found.append((digest, size_bytes))
+        return found
+
+    def _sweep(self) -> None:
+        """Removes old files from ``v1/incoming``. Younger ones may be those of another process at work."""
+        oldest = time.time() - LEFTOVER_AGE_S
+        try:
+            with os.scandir(self._root / paths.TEMPORARY) as entries:
+                for entry in entries:
+                    if entry.stat(follow_symlinks=False).st_mtime < oldest:
+                        Path(entry.path).unlink(missing_ok=True)
+        except FileNotFoundError:
+            return  # a new store, or another process sweeps as well
+
+
+class OpenBlob:
+    """A blob being read. A cancelled reader may close it while a thread still reads: the lock keeps them apart."""
+
+    def __init__(self, file: io.FileIO) -> None:
+        self._lock = threading.Lock()
+        self._file = file
+        self.size_bytes = os.fstat(file.fileno()).st_size
+
+    def read(self, start: int, size_bytes: int) -> bytes:
+        """At most ``size_bytes`` from ``start`` on, at least one."""
+        with self._lock:
+            chunk = os.pread(self._file.fileno(), size_bytes, start)
+        if not chunk:
+            raise OSError(0, f"the file ends at {start} of {self.size_bytes} bytes", self._file.name)
+        return chunk
+
+    def close(self) -> None:
+        with self._lock:
+            self._file.close()
+
+
+class IncomingBlob:
+    """A blob being written. The lock orders a discard behind a write whose caller was cancelled meanwhile."""
+
+    def __init__(self, blobs: BlobFiles) -> None:
+        self._blobs = blobs
+        self._lock = threading.Lock()
+        self._file: io.FileIO | None = None
+        self._hash = hashlib.sha256()
+        self._size_bytes = 0
+        self._ended = False
+
+    def write(self, data: bytes) -> None:
+        """Appends ``data``; the first write makes the file."""
+        with self._lock:
+            self._append(data)
+
+    def commit(self, data: bytes, digest: Digest) -> int:
+        """Appends ``data``, moves the blob into place and returns its size in bytes. Raises DigestMismatch."""
+        with self._lock:
+            path = self._append(data)
+            actual = self._digest(path, digest.algorithm)
+            if actual != digest:
+                raise DigestMismatch(digest, actual, self._size_bytes)
+            self._blobs.adopt(path, digest, self._size_bytes)
+            self._end()
+        return self._size_bytes
+
+    def discard(self) -> None:
+        """Ends the writing; removes what was not committed."""
+        with self._lock:
+            if self._file is not None and not self._ended:
+                Path(self._file.name).unlink(missing_ok=True)
+            self._end()
+
+    def _end(self) -> None:
+        self._ended = True
+        if self._file is not None:
+            self._file.close()
+
+    def _append(self, data: bytes) -> Path:
+        if self._ended:
+            raise RuntimeError("the blob's writer has ended: nothing more can be written")
+        if self._file is None:
+            self._file = io.FileIO(self._blobs.incoming(), "wb")
+        view = memoryview(data)
+        while view:
+            view = view[self._file.write(view) :]
+        self._hash.update(data)
+        self._size_bytes += len(data)
+        return Path(self._file.name)
+
+    def _digest(self, path: Path, algorithm: str) -> Digest:
+        """The digest of what was written; algorithms other than the usual one read it again."""
+        if algorithm == self._hash.name:
+            return Digest(algorithm, self._hash.hexdigest())
+        with path.open("rb") as file:
+            return Digest(algorithm, hashlib.file_digest(file, algorithm).hexdigest())
