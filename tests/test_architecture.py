@@ -1,0 +1,169 @@
+"""The shape of the program, as a test: which package and which level may import which, and how long things may get.
+
+Levels: 0 values and errors, 1 pure logic, 2 adapters (one outside thing each), 3 services, 4 entry points.
+"""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("cache", "proxy", "builder")
+MAY_IMPORT = {"cache": {"cache"}, "proxy": {"proxy", "cache"}, "builder": {"builder", "cache"}}
+MAX_FILE_LINES = 400
+MAX_FUNCTION_LINES = 60
+
+LEVELS = {
+    0: """
+        cache.errors cache.store
+        cache.oci.codec cache.oci.config cache.oci.descriptor cache.oci.digest cache.oci.errors cache.oci.layer
+        cache.oci.manifest cache.oci.media_types cache.oci.reference
+        builder.changes builder.errors builder.options
+    """,
+    1: """
+        cache.keys cache.paths cache.verify
+    """,
+    2: "",
+    3: "",
+    4: "",
+}
+LEVEL_OF = {module: level for level, modules in LEVELS.items() for module in modules.split()}
+READS_THE_ENVIRONMENT = {"builder.sandbox"}  # a program of its own, started as a child
+
+
+class Import(NamedTuple):
+    """One import of our own code: ``late`` inside a function, ``typing`` under ``if TYPE_CHECKING``."""
+
+    importer: str
+    imported: str
+    line: int
+    late: bool
+    typing: bool
+
+
+def sources() -> dict[str, Path]:
+    """Every module of the three packages by its dotted name; packages go by their own name."""
+    found = {}
+    for path in sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+SOURCES = sources()
+TREES = {module: ast.parse(path.read_text(), str(path)) for module, path in SOURCES.items()}
+MODULES = {module for module, path in SOURCES.items() if path.name != "__init__.py"}
+
+
+def imports_of(module: str) -> Iterator[Import]:
+    """The imports of our own modules in one file."""
+    yield from _imports(module, TREES[module], late=False, typing=False)
+
+
+def _imports(module: str, node: ast.AST, *, late: bool, typing: bool) -> Iterator[Import]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import | ast.ImportFrom):
+            for name in _imported(child):
+                yield Import(module, name, child.lineno, late, typing)
+        inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
+        guarded = isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test)
+        yield from _imports(module, child, late=late or inside, typing=typing or guarded)
+
+
+def _imported(node: ast.Import | ast.ImportFrom) -> Iterator[str]:
+    """The modules that a statement imports: ``from package import module`` names the module."""
+    if isinstance(node, ast.Import):
+        names = [alias.name for alias in node.names]
+    else:
+        assert node.level == 0, f"relative import on line {node.lineno}"
+        base = node.module or ""
+        names = [f"{base}.{alias.name}" if f"{base}.{alias.name}" in SOURCES else base for alias in node.names]
+    yield from (name for name in names if name.split(".")[0] in PACKAGES or name == "crossdock")
+
+
+IMPORTS = [found for module in SOURCES for found in imports_of(module)]
+
+
+def test_every_module_has_a_level():
+    assert set(LEVEL_OF) == MODULES
+
+
+def test_packages_import_in_one_direction():
+    assert not [
+        found for found in IMPORTS if found.imported.split(".")[0] not in MAY_IMPORT[found.importer.split(".")[0]]
+    ]
+
+
+def test_no_module_imports_a_higher_level():
+    level = LEVEL_OF | {module: 0 for module in SOURCES if module not in MODULES}
+    assert not [found for found in IMPORTS if not found.typing and level[found.importer] < level.get(found.imported, 4)]
+
+
+def test_imports_have_no_cycle():
+    graph: dict[str, set[str]] = {module: set() for module in SOURCES}
+    for found in IMPORTS:
+        if not (found.late or found.typing):
+            graph[found.importer].add(found.imported)
+    graphlib.TopologicalSorter(graph).prepare()
+
+
+def test_package_files_import_nothing():
+    """``import cache`` alone must cost nothing, and a re-export would hide where a name lives."""
+    assert not [found for found in IMPORTS if found.importer not in MODULES]
+
+
+@pytest.mark.parametrize("module", [*SOURCES, "crossdock"])
+def test_files_and_functions_are_short(module: str):
+    text = (SOURCES.get(module) or ROOT / "crossdock.py").read_text()
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    lengths = {
+        node.name: (node.end_lineno or 0) - node.lineno + 1
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, functions)
+    }
+    assert len(text.splitlines()) <= MAX_FILE_LINES
+    assert not {name: length for name, length in lengths.items() if length > MAX_FUNCTION_LINES}
+
+
+def test_only_entry_points_read_the_environment():
+    readers = {
+        module
+        for module, tree in TREES.items()
+        for node in ast.walk(tree)
+        if (isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv", "environb"))
+        or (isinstance(node, ast.ImportFrom) and node.module == "os" and {a.name for a in node.names} & {"environ"})
+    }
+    assert not {module for module in readers - READS_THE_ENVIRONMENT if LEVEL_OF.get(module, 0) < 4}
+
+
+def test_the_sandbox_child_imports_only_the_standard_library():
+    tops = {
+        name.split(".")[0]
+        for node in ast.walk(TREES["builder.sandbox"])
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names])
+    }
+    assert tops <= sys.stdlib_module_names
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("crossdock", {"aiohttp", "boto3", "click", "builder.cli", "proxy.cli", "cache.cli"}),
+        ("builder.cli", {"boto3", "botocore", "rich", "aiohttp.web", "proxy"}),
+        ("proxy.cli", {"boto3", "botocore", "rich", "builder"}),
+        ("cache.cli", {"boto3", "botocore", "rich", "aiohttp.web", "builder", "proxy"}),
+    ],
+)
+def test_start_up_imports_nothing_that_it_may_not_need(module: str, absent: set[str]):
+    program = f"import sys, {module}; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert not absent & set(loaded.stdout.split())
