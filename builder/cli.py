@@ -1,0 +1,219 @@
+"""``crossdock build``: arguments and environment → a build."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import platform as machine
+import signal
+import sys
+from collections.abc import Coroutine, Mapping, Sequence
+from pathlib import Path
+
+import click
+
+from builder import flags
+from builder.errors import BuildError
+from builder.options import BuildOptions, CacheOptions, OutputOptions, RegistryOptions
+from builder.progress import progress_for
+from cache.errors import CacheError
+from cache.oci.descriptor import Platform
+from cache.oci.errors import InvalidReference, OCIError
+from cache.oci.reference import Reference
+
+INTERRUPTED = 130
+Values = Mapping[str, object]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs ``crossdock build``; returns a failed RUN's own status, 2 for wrong usage, 1 for other errors."""
+    try:
+        values = _command().main(flags.explicit_booleans(arguments), prog_name="crossdock build", standalone_mode=False)
+        return values if isinstance(values, int) else _build(values)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (BuildError, CacheError, OCIError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code if isinstance(error, BuildError) else 1
+    except (KeyboardInterrupt, click.Abort, asyncio.CancelledError):
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _command() -> click.Command:
+    """The command that the table of flags describes; its result is the parsed values."""
+    options = [_option(flag, hidden=False) for flag in flags.HONOURED]
+    options += [_option(flag, hidden=True) for flag in flags.WITHOUT_MEANING]
+    context = click.Argument(["context_argument"], required=False, metavar="[CONTEXT]")
+    return click.Command(
+        "build",
+        params=[context, *options],
+        callback=lambda **values: values,
+        help="Build the image of a Dockerfile and push it.",
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    )
+
+
+def _option(flag: flags.Flag, *, hidden: bool) -> click.Option:
+    return click.Option(
+        [*flag.spellings, flag.field],
+        type=click.BOOL if flag.kind is flags.BOOL else click.STRING,
+        multiple=flag.kind is flags.LIST,
+        default=None if hidden or not flag.default else flag.default,
+        envvar=flag.env or None,
+        help=flag.help,
+        hidden=hidden,
+    )
+
+
+def _build(values: Values) -> int:
+    options = make_options(values, os.environ)
+    plain = values["progress"] == "plain"
+    from builder.build import run_build  # only a build that starts pays for importing the engine
+
+    with contextlib.closing(progress_for(sys.stderr, os.environ.get("TERM", ""), plain=plain)) as progress:
+        for flag in flags.WITHOUT_MEANING:
+            if values[flag.field] is not None:
+                print(f"note: --{flag.name} changes nothing here: {flag.help}", file=sys.stderr)
+        asyncio.run(_until_signalled(run_build(options, os.environ, progress)))
+    return 0
+
+
+async def _until_signalled(build: Coroutine[None, None, None]) -> None:
+    """Runs the build; SIGTERM ends it as Ctrl-C does, with everything cleaned up."""
+    task = asyncio.ensure_future(build)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    await task
+
+
+def make_options(values: Values, environ: Mapping[str, str]) -> BuildOptions:
+    """The options that the flags and the environment ask for. Raises click.UsageError."""
+    context = _context(values)
+    return BuildOptions(
+        context=context,
+        dockerfile=_dockerfile(str(values["dockerfile"]), context),
+        target=_text(values, "target"),
+        build_args=_pairs(values, "build_arg", environ),
+        labels=_pairs(values, "label", None),
+        platform=_platform(_text(values, "custom_platform")),
+        clamp_mtime_s=_clamp(values, environ),
+        state_dir=Path(_text(values, "state_dir") or _default_state_dir(environ)).absolute(),
+        rung="" if values["isolation"] == "auto" else _text(values, "isolation"),
+        cache=_cache(values),
+        output=_output(values),
+        registry=_registry(values),
+    )
+
+
+def _text(values: Values, field: str) -> str:
+    value = values[field]
+    return value if isinstance(value, str) else ""
+
+
+def _texts(values: Values, field: str) -> tuple[str, ...]:
+    value = values[field]
+    return tuple(str(item) for item in value) if isinstance(value, tuple) else ()
+
+
+def _path(values: Values, field: str) -> Path | None:
+    return Path(text).absolute() if (text := _text(values, field)) else None
+
+
+def _context(values: Values) -> Path:
+    given, named = _text(values, "context_argument"), _text(values, "context")
+    if given and named:
+        raise click.UsageError("give the context once: as an argument or by --context")
+    text = given or named or "."
+    scheme, separator, rest = text.partition("://")
+    if separator and scheme != "dir":
+        raise click.UsageError(f"context {scheme}://… is not supported: expected a directory or dir://PATH")
+    path = Path(rest if separator else text).absolute() / _text(values, "context_sub_path").lstrip("/")
+    if not path.is_dir():
+        raise click.UsageError(f"the context {path} is not a directory")
+    return path
+
+
+def _dockerfile(text: str, context: Path) -> Path:
+    for candidate in (Path(text).absolute(), context / text):
+        if candidate.is_file():
+            return candidate
+    raise click.UsageError(f"no Dockerfile {text!r}, neither here nor in the context {context}")
+
+
+def _pairs(values: Values, field: str, environ: Mapping[str, str] | None) -> dict[str, str]:
+    """``NAME=VALUE`` texts; a bare NAME takes its value from ``environ``, and is left out when it has none."""
+    pairs: dict[str, str] = {}
+    for text in _texts(values, field):
+        name, equals, value = text.partition("=")
+        if not name or (not equals and environ is None):
+            raise click.UsageError(f"--{field.replace('_', '-')} {text!r}: expected NAME=VALUE")
+        if equals:
+            pairs[name] = value
+        elif environ is not None and name in environ:
+            pairs[name] = environ[name]
+    return pairs
+
+
+def _platform(text: str) -> Platform:
+    try:
+        return Platform.parse(text or f"linux/{machine.machine()}")
+    except ValueError as error:
+        raise click.UsageError(f"--custom-platform: {error}") from error
+
+
+def _clamp(values: Values, environ: Mapping[str, str]) -> int | None:
+    epoch = environ.get("SOURCE_DATE_EPOCH", "")
+    if not epoch:
+        return 0 if values["reproducible"] else None
+    if not epoch.isdecimal():
+        raise click.UsageError(f"SOURCE_DATE_EPOCH is {epoch!r}: expected seconds since 1970")
+    return int(epoch)
+
+
+def _default_state_dir(environ: Mapping[str, str]) -> Path:
+    caches = environ.get("XDG_CACHE_HOME") or Path(environ.get("HOME") or Path.home()) / ".cache"
+    return Path(caches) / "crossdock" / "build"
+
+
+def _references(values: Values, field: str) -> tuple[Reference, ...]:
+    try:
+        return tuple(Reference.parse(text) for text in _texts(values, field))
+    except InvalidReference as error:
+        raise click.UsageError(f"--{field.replace('_', '-')}: {error}") from error
+
+
+def _cache(values: Values) -> CacheOptions:
+    repository = _text(values, "cache_repo")
+    try:
+        reference = Reference.parse(repository) if repository else None
+    except InvalidReference as error:
+        raise click.UsageError(f"--cache-repo: {error}") from error
+    return CacheOptions(enabled=bool(values["cache"]), repository=reference)
+
+
+def _output(values: Values) -> OutputOptions:
+    destinations = _references(values, "destination")
+    if not destinations and not values["no_push"]:
+        raise click.UsageError("give --destination, or --no-push when the image is to be pushed nowhere")
+    return OutputOptions(
+        destinations=() if values["no_push"] else destinations,
+        tar_names=destinations,
+        tar_path=_path(values, "tar_path"),
+        oci_layout_path=_path(values, "oci_layout_path"),
+        digest_file=_path(values, "digest_file"),
+        image_name_with_digest_file=_path(values, "image_name_with_digest_file"),
+        check_push_permission=not values["skip_push_permission_check"],
+    )
+
+
+def _registry(values: Values) -> RegistryOptions:
+    return RegistryOptions(
+        insecure_push=bool(values["insecure"]),
+        insecure_pull=bool(values["insecure_pull"]),
+        insecure_hosts=frozenset(_texts(values, "insecure_registry")),
+        skip_tls_verify=bool(values["skip_tls_verify"] or values["skip_tls_verify_pull"]),
+        skip_tls_verify_hosts=frozenset(_texts(values, "skip_tls_verify_registry")),
+        mirrors=_texts(values, "registry_mirror"),
+    )

@@ -1,0 +1,118 @@
+"""The flags of ``crossdock build`` as data: names, kinds and what each does here.
+
+Names and short forms are those of Kaniko's executor, so that an existing pipeline needs no change. A flag that is not
+in the table is an error, and so is a value that cannot be honoured; flags of Kaniko's that tune what this builder does
+not have are accepted with a note.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Kind(Enum):
+    """What follows a flag."""
+
+    BOOL = "bool"
+    TEXT = "text"
+    LIST = "list"
+    """Text; may be given several times."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """One flag. ``env`` is the environment variable that gives its default ("" = none)."""
+
+    name: str
+    kind: Kind
+    help: str
+    short: str = ""
+    also: tuple[str, ...] = ()
+    env: str = ""
+    default: str = ""
+
+    @property
+    def spellings(self) -> tuple[str, ...]:
+        """Every way to write it, with its dashes."""
+        long = tuple(f"--{name}" for name in (self.name, *self.also))
+        return (*long, f"-{self.short}") if self.short else long
+
+    @property
+    def field(self) -> str:
+        """Its name as an identifier."""
+        return self.name.replace("-", "_")
+
+
+BOOL, TEXT, LIST = Kind.BOOL, Kind.TEXT, Kind.LIST
+
+HONOURED = (
+    Flag("context", TEXT, "The build context: a directory, or dir://PATH.", short="c"),
+    Flag("context-sub-path", TEXT, "A directory inside the context to use instead of all of it."),
+    Flag("dockerfile", TEXT, "The Dockerfile, as given or inside the context.", short="f", default="Dockerfile"),
+    Flag("target", TEXT, "The stage to build (its name or number); the last one if not given."),
+    Flag("build-arg", LIST, "NAME=VALUE for an ARG; NAME alone takes the value from the environment."),
+    Flag("label", LIST, "NAME=VALUE: a label to set on the image."),
+    Flag("custom-platform", TEXT, "OS/ARCHITECTURE[/VARIANT] of the base images.", also=("customPlatform", "platform")),
+    Flag("destination", LIST, "Where to push the image.", short="d"),
+    Flag("no-push", BOOL, "Build, and push the image nowhere.", env="KANIKO_NO_PUSH"),
+    Flag("tar-path", TEXT, "Also write the image as a docker-save archive.", also=("tarPath",)),
+    Flag("oci-layout-path", TEXT, "Also write the image as an OCI layout directory."),
+    Flag("digest-file", TEXT, "Write the image's digest to this file."),
+    Flag("image-name-with-digest-file", TEXT, "Write NAME@DIGEST to this file, one line for each destination."),
+    Flag("skip-push-permission-check", BOOL, "Do not check before the build that the destinations accept a push."),
+    Flag("cache", BOOL, "Look steps up in the cache, and save what had to be built."),
+    Flag("cache-repo", TEXT, "The repository that holds the cache; the local store if not given."),
+    Flag("reproducible", BOOL, "Set all times in the image to 0, so that equal inputs give equal digests."),
+    Flag("insecure", BOOL, "Push over plain HTTP."),
+    Flag("insecure-pull", BOOL, "Pull over plain HTTP."),
+    Flag("insecure-registry", LIST, "A registry HOST[:PORT] that is reached over plain HTTP."),
+    Flag("skip-tls-verify", BOOL, "Accept any certificate of a registry."),
+    Flag("skip-tls-verify-pull", BOOL, "Accept any certificate of a registry when pulling."),
+    Flag("skip-tls-verify-registry", LIST, "A registry HOST[:PORT] whose certificate is not checked."),
+    Flag(
+        "registry-mirror",
+        LIST,
+        "HOST[:PORT][/PREFIX] that is asked for Docker Hub's images first.",
+        env="KANIKO_REGISTRY_MIRROR",
+    ),
+    Flag("state-dir", TEXT, "The builder's own directory.", also=("kaniko-dir",), env="CROSSDOCK_STATE"),
+    Flag("isolation", TEXT, "How RUN is isolated: auto, overlay, namespaces or chroot.", default="auto"),
+    Flag("progress", TEXT, "How progress is shown: auto or plain.", default="auto"),
+)
+"""What this builder does as it is told."""
+
+WITHOUT_MEANING = (
+    Flag("cache-copy-layers", BOOL, "COPY and ADD are always cached."),
+    Flag("cache-dir", TEXT, "Base images are cached by the proxy."),
+    Flag("cache-ttl", TEXT, "Entries live as long as the registry or the store keeps them."),
+    Flag("cleanup", BOOL, "The build root is always removed.", env="KANIKO_CLEANUP"),
+    Flag("compressed-caching", BOOL, "Layers never stay in memory."),
+    Flag("force", BOOL, "The builder runs anywhere: it never touches the root it runs in."),
+    Flag("force-build-metadata", BOOL, "Metadata is always computed."),
+    Flag("ignore-var-run", BOOL, "The build root is private, so nothing of the container's is in it."),
+    Flag("image-download-retry", TEXT, "Downloads are always retried."),
+    Flag("image-fs-extract-retry", TEXT, "Downloads are always retried."),
+    Flag("log-format", TEXT, "See --progress."),
+    Flag("log-timestamp", BOOL, "See --progress."),
+    Flag("preserve-context", BOOL, "The context is never changed.", env="KANIKO_PRESERVE_CONTEXT"),
+    Flag("push-retry", TEXT, "Pushes are always retried."),
+    Flag("skip-unused-stages", BOOL, "Unused stages are never built."),
+    Flag("snapshot-mode", TEXT, "Changes are found without reading unchanged files.", also=("snapshotMode",)),
+    Flag("use-new-run", BOOL, "Changes are found without reading unchanged files."),
+    Flag("verbosity", TEXT, "See --progress.", short="v"),
+    Flag("whitelist-var-run", BOOL, "The build root is private."),
+)
+"""Flags of Kaniko's that are accepted and change nothing; ``help`` says why."""
+
+ALL = HONOURED + WITHOUT_MEANING
+
+
+def explicit_booleans(arguments: Sequence[str]) -> list[str]:
+    """``--cache`` → ``--cache=true`` for all boolean flags.
+
+    Kaniko's flags take ``--cache`` and ``--cache=false``, but never ``--cache false``.
+    """
+    names = {spelling for flag in ALL if flag.kind is BOOL for spelling in flag.spellings}
+    return [f"{argument}=true" if argument in names else argument for argument in arguments]

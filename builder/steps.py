@@ -1,0 +1,93 @@
+"""Instructions → steps: variables expanded, paths made absolute, the image's configuration followed (pure).
+
+A step is what the engine has to do, with all that it needs to do it and nothing that is still text to be interpreted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from builder.errors import Span
+from builder.events import StepName
+from builder.plan import StagePlan
+from cache.oci.config import ImageConfig
+
+PROXY_ARGUMENTS = frozenset(
+    name
+    for upper in ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
+    for name in (upper, upper.lower())
+)
+"""Arguments that every RUN sees without an ARG, and that are not part of its key (Dockerfile reference, "Predefined
+ARGs")."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Step:
+    """``config`` is the image's configuration after the step; ``created_by`` is what its history says of it."""
+
+    name: StepName
+    span: Span
+    config: ImageConfig
+    created_by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metadata(_Step):
+    """Changes the configuration only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunCommand(_Step):
+    """RUN: ``environment`` is all that the command gets; ``keyed_environment`` leaves out what must not change the key.
+
+    ``user`` is the text of USER ("" = root), resolved in the image when the command runs.
+    """
+
+    argv: tuple[str, ...]
+    environment: Mapping[str, str]
+    keyed_environment: Mapping[str, str]
+    user: str
+    cwd: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopyFiles(_Step):
+    """COPY and ADD: ``from_stage`` is the stage's index, None for the build context; ``chown`` "" for none.
+
+    ``unpack`` is ADD's: local archives are unpacked.
+    """
+
+    sources: tuple[str, ...]
+    destination: str
+    workdir: str
+    from_stage: int | None = None
+    chown: str = ""
+    chmod: int | None = None
+    unpack: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MakeDirectory(_Step):
+    """WORKDIR: ``path`` is absolute; a directory that is missing will belong to ``user``."""
+
+    path: str
+    user: str
+
+
+LayerStep = RunCommand | CopyFiles | MakeDirectory
+Step = Metadata | LayerStep
+
+
+@dataclass(frozen=True, slots=True)
+class StageSteps:
+    """A stage as the engine does it: its steps, and the configuration that it starts from."""
+
+    plan: StagePlan
+    base_config: ImageConfig
+    steps: tuple[Step, ...] = field(default=())
+
+    @property
+    def config(self) -> ImageConfig:
+        """The configuration after the last step, without the history of this stage."""
+        return self.steps[-1].config if self.steps else self.base_config
