@@ -5,6 +5,7 @@
     ├── DigestMismatch(expected, actual, size)      the bytes are not what their name says
     ├── SizeMismatch(digest, expected, actual)
     ├── RecordConflict(name)                        a compare-and-swap lost
+    ├── DamagedRecord(name)                         a record that is there but cannot be understood
     ├── StoreUnavailable(store, operation)          the store failed: nothing is known about the content
     └── StoreFull(store)
 
@@ -53,6 +54,14 @@ class RecordConflict(CacheError):
 
     def __init__(self, name: str) -> None:
         super().__init__(f"record {name} was changed by somebody else")
+        self.name = name
+
+
+class DamagedRecord(CacheError):
+    """A record that is there, but whose content is not what we write."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"record {name} is damaged, remove it: {reason}")
         self.name = name
 
 

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import ParamSpec, Protocol, TypeVar
 
-from cache import durable
+from cache import durable, paths, ranges
 from cache.blob_files import BlobFiles, IncomingBlob, OpenBlob
 from cache.oci.digest import Digest
 from cache.record_files import RecordFiles
@@ -52,23 +52,20 @@ class FilesystemStore:
     async def open(
         self, digest: Digest, start: int = 0, stop: int | None = None
     ) -> AsyncGenerator[AsyncIterator[bytes], None]:
-        if start < 0 or (stop is not None and stop < 0):
-            raise ValueError(f"a range has no negative bounds, got {start} to {stop}")
+        ranges.check_bounds(start, stop)
         operation = f"read {digest}"
         blob = await self._run(operation, self._blobs.open, digest)
-        chunks = self._chunks(blob, operation, start, stop)
+        chunks = self._chunks(blob, operation, ranges.clip(start, stop, blob.size_bytes))
         try:
             yield chunks
         finally:
             await chunks.aclose()
             await self._run(operation, blob.close)
 
-    async def _chunks(
-        self, blob: OpenBlob, operation: str, start: int, stop: int | None
-    ) -> AsyncGenerator[bytes, None]:
-        end = blob.size_bytes if stop is None else min(stop, blob.size_bytes)
-        while start < end:
-            chunk = await self._run(operation, blob.read, start, min(CHUNK_BYTES, end - start))
+    async def _chunks(self, blob: OpenBlob, operation: str, positions: range) -> AsyncGenerator[bytes, None]:
+        start = positions.start
+        while start < positions.stop:
+            chunk = await self._run(operation, blob.read, start, min(CHUNK_BYTES, positions.stop - start))
             start += len(chunk)
             yield chunk
 
@@ -102,7 +99,7 @@ class FilesystemStore:
 
     async def names(self, prefix: str) -> AsyncIterator[str]:
         """The names of all records under ``prefix``, in no order."""
-        pending = [prefix]
+        pending = [paths.check_record_prefix(prefix)]
         while pending:
             found, below = await self._run("list records", self._records.list_directory, pending.pop())
             pending += below

@@ -18,6 +18,7 @@ characters.
 from __future__ import annotations
 
 from cache.oci.digest import Digest
+from cache.oci.reference import check_repository, check_tag
 
 VERSION = "v1"
 BLOBS = f"{VERSION}/blobs/"
@@ -56,19 +57,35 @@ def check_record_name(name: str) -> str:
     return name
 
 
+def check_record_prefix(prefix: str) -> str:
+    """``prefix`` itself when records can be listed under it. Raises ValueError."""
+    if not prefix.endswith("/"):
+        raise ValueError(f"{prefix!r} is not a prefix of records: expected a '/' at its end")
+    check_record_name(prefix[:-1])
+    return prefix
+
+
 def lock(shard: str) -> str:
     """The lock file of the records whose names hash to ``shard``, two hex digits."""
     return LOCKS + shard
 
 
 def repository(namespace: str, name: str) -> str:
-    """The prefix of all records of a repository."""
+    """The prefix of all records of a repository. Raises ValueError when either is no name."""
+    if not namespace or "/" in namespace:
+        raise ValueError(f"{namespace!r} is not a namespace: expected one component of a path")
+    check_repository(name)
     return f"repositories/{namespace}/{name}/"
 
 
+def tags(namespace: str, name: str) -> str:
+    """The prefix of the records of a repository's tags."""
+    return f"{repository(namespace, name)}_tags/"
+
+
 def tag(namespace: str, name: str, tag: str) -> str:
-    """The record of a tag."""
-    return f"{repository(namespace, name)}_tags/{tag}"
+    """The record of a tag. Raises ValueError when it is none."""
+    return tags(namespace, name) + check_tag(tag)
 
 
 def member(namespace: str, name: str, digest: Digest) -> str:

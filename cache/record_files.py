@@ -1,8 +1,7 @@
 """Records as files, under compare-and-swap between threads and between processes.
 
-A record's file holds its version, a newline and its value. Versions are random: a record that gets an earlier value
-back has a new version all the same. Files are replaced whole, so readers need no lock; writers of a record hold a lock
-on one of 256 lock files, which the kernel gives back when a process dies.
+Files are replaced whole, so readers need no lock; writers of a record hold a lock on one of 256 lock files, which the
+kernel gives back when a process dies.
 
 Everything here blocks, and lets ``OSError`` through to the store that uses it.
 """
@@ -17,15 +16,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cache import durable, paths
+from cache import durable, paths, record_format
 from cache.errors import RecordConflict
 from cache.store import ABSENT, Absent, Record
-
-_VERSION_BYTES = 16
-
-
-class DamagedRecord(OSError):
-    """A record's file that does not begin with a version."""
 
 
 class RecordFiles:
@@ -41,19 +34,16 @@ class RecordFiles:
             content = path.read_bytes()
         except (FileNotFoundError, IsADirectoryError):
             return None
-        version, newline, value = content.partition(b"\n")
-        if not newline or len(version) != 2 * _VERSION_BYTES:
-            raise DamagedRecord(0, "the record is damaged, remove it", str(path))
-        return Record(value, version.decode("ascii", "replace"))
+        return record_format.decode(name, content)
 
     def put(self, name: str, value: bytes, expected: str | Absent | None) -> str:
         """Writes the record and returns its new version. Raises RecordConflict."""
-        version = secrets.token_hex(_VERSION_BYTES)
+        version = secrets.token_hex(record_format.VERSION_BYTES)
         with self._locked(name):
             if expected is not None:
                 self._expect(name, expected)
             temporary = durable.new_file(self._root / paths.TEMPORARY)
-            durable.replace_content(temporary, self._path(name), version.encode() + b"\n" + value)
+            durable.replace_content(temporary, self._path(name), record_format.encode(version, value))
         return version
 
     def remove(self, name: str, expected: str | None) -> None:
@@ -74,7 +64,7 @@ class RecordFiles:
         records: list[str] = []
         below: list[str] = []
         try:
-            with os.scandir(self._path(prefix.removesuffix("/")) if prefix else self._root / paths.RECORDS) as entries:
+            with os.scandir(self._path(prefix[:-1])) as entries:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
                         below.append(f"{prefix}{entry.name}/")

@@ -81,7 +81,7 @@ class Records(Protocol):
     """Small mutable values; names are relative paths made by ``cache.paths``."""
 
     async def get(self, name: str) -> Record | None:
-        """The record, or None when there is none."""
+        """The record, or None when there is none. Raises DamagedRecord."""
 
     async def put(self, name: str, value: bytes, expected: str | Absent | None = None) -> str:
         """Writes the record and returns its new version.
