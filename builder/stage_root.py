@@ -8,12 +8,13 @@ and what a command changed is found by comparing it before and after.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from builder.changes import Change
+from builder.errors import BuildError
 from builder.isolation import Isolation, Rung
 from builder.rootfs import Tree
 from builder.run import DirectoryRoot, OverlayRoot, RunResult, RunSpec, run_step
@@ -102,7 +103,7 @@ class _OverlayStageRoot:
             work=self._factory.new_directory(),
         )
         result = await run_step(self._factory.isolation, root, spec, on_output)
-        return result, await asyncio.to_thread(overlay_changes, self._upper, result.ignore)
+        return result, await asyncio.to_thread(overlay_changes, self._upper, self.tree, result.ignore)
 
     def ran(self, layer: Layer | None) -> None:
         if layer is not None and self._upper is not None:
@@ -137,11 +138,12 @@ class _DirectoryStageRoot:
 
 
 def _unpack(layer: Layer, blob: Path, directory: Path, lower: Tree | None) -> None:
+    """Unpacks a layer. Raises BuildError when its content is not what the image's configuration says."""
     compression = layer_compression(layer.descriptor.media_type)
     with blob.open("rb") as source:
-        unpack_layer(source, compression, directory, overlay=lower is not None)
-
-
-def layers_missing(applied: Sequence[Layer], wanted: Sequence[Layer]) -> Sequence[Layer]:
-    """The layers that are still to be put on a root that has ``applied``."""
-    return wanted[len(applied) :]
+        unpacked = unpack_layer(source, compression, directory, overlay=lower is not None, lower=lower)
+    if unpacked.diff_id != layer.diff_id:
+        raise BuildError(
+            f"layer {layer.descriptor.digest} does not hold what its image says: expected diff_id {layer.diff_id},"
+            f" got {unpacked.diff_id}"
+        )

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+Compression = Literal["gzip", "zstd", "none"]
+
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -28,7 +32,7 @@ def is_foreign_layer(media_type: str) -> bool:
     return "nondistributable" in media_type or media_type == DOCKER_FOREIGN_LAYER_GZIP
 
 
-def layer_compression(media_type: str) -> str:
+def layer_compression(media_type: str) -> Compression:
     """``gzip``, ``zstd`` or ``none``: how a layer of this media type is compressed."""
     if media_type.endswith(("gzip", ".gz")):
         return "gzip"

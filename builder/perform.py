@@ -1,0 +1,156 @@
+"""Does one step: a command, a copy, a new directory. Each ends in a layer, or in none when nothing changed."""
+
+from __future__ import annotations
+
+import asyncio
+import stat
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from builder import events
+from builder.changes import Change, Entry
+from builder.copy import Destination, Source, collect, place, unpack_archives
+from builder.errors import BuildError, StepFailed
+from builder.graph import Position
+from builder.image_users import User, resolve_owner, resolve_user
+from builder.rootfs import Tree
+from builder.run import RunSpec
+from builder.stage_root import StageRoot
+from builder.steps import CopyFiles, LayerStep, MakeDirectory, RunCommand
+from builder.tarlayer import write_layer
+from cache.filesystem import FilesystemStore
+from cache.oci import media_types
+from cache.oci.descriptor import Descriptor
+from cache.oci.layer import Layer
+
+
+@dataclass(frozen=True, slots=True)
+class Performed:
+    """What a step made. ``in_root``: the stage's files already hold the layer."""
+
+    layer: Layer | None
+    in_root: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Performer:
+    """Does steps in the files of a stage. ``sources`` are what the copies from the build context take."""
+
+    store: FilesystemStore
+    scratch: Path
+    sources: Mapping[Position, tuple[Source, ...]]
+    listen: events.Listener
+    clamp_mtime_s: int | None = None
+    now_ns: Callable[[], int] = field(default=time.time_ns)
+
+    async def perform(self, root: StageRoot, position: Position, step: LayerStep, source: Tree | None) -> Performed:
+        """Does the step; ``source`` is the tree that a COPY --from takes files from. Raises BuildError."""
+        match step:
+            case RunCommand():
+                return await self._run(root, step)
+            case MakeDirectory():
+                changes = await asyncio.to_thread(self._make_directory, root.tree, step)
+            case CopyFiles():
+                changes = await asyncio.to_thread(self._copy, root.tree, position, step, source)
+        return Performed(await self._layer(changes), in_root=False)
+
+    async def _run(self, root: StageRoot, step: RunCommand) -> Performed:
+        user = await asyncio.to_thread(_user, root.tree, step)
+        environment = {"HOME": user.home, **step.environment}
+        spec = RunSpec(argv=step.argv, env=environment, cwd=step.cwd, uid=user.uid, gid=user.gid, groups=user.groups)
+        result, changes = await root.run(spec, lambda data: self.listen(events.StepOutput(step.name, data)))
+        if result.exit_code != 0:
+            raise StepFailed(f"the command ended with exit code {result.exit_code}", step.span, result.exit_code)
+        layer = await self._layer(changes)
+        root.ran(layer)
+        return Performed(layer, in_root=True)
+
+    def _make_directory(self, tree: Tree, step: MakeDirectory) -> list[Change]:
+        """The directory and those above it, as far as they are missing, as the stage's user."""
+        path = tree.resolve(step.path)
+        user = _user(tree, step)
+        missing = _missing_directories(tree, path, step)
+        return [
+            Entry(missed, stat.S_IFDIR | 0o755, uid=user.uid, gid=user.gid, mtime_ns=self.now_ns())
+            for missed in missing
+        ]
+
+    def _copy(self, tree: Tree, position: Position, step: CopyFiles, source: Tree | None) -> list[Change]:
+        try:
+            sources = self.sources[position] if source is None else collect(source, step.sources)
+            destination = Destination(
+                path=step.destination,
+                workdir=step.workdir,
+                chown=_owner(tree, step),
+                chmod=step.chmod,
+                made_at_ns=self.now_ns(),
+            )
+            if step.unpack:
+                sources = unpack_archives(sources, self.scratch)
+            return place(sources, destination, tree)
+        except BuildError as error:
+            raise located(error, step) from error
+
+    async def _layer(self, changes: Sequence[Change]) -> Layer | None:
+        return await asyncio.to_thread(self._write, changes) if changes else None
+
+    def _write(self, changes: Sequence[Change]) -> Layer:
+        path = self.store.incoming()
+        try:
+            with path.open("wb") as out:
+                written = write_layer(changes, out, clamp_mtime_s=self.clamp_mtime_s)
+            self.store.adopt(path, written.digest, written.size_bytes)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        descriptor = Descriptor(media_type=media_types.OCI_LAYER_GZIP, digest=written.digest, size=written.size_bytes)
+        return Layer(descriptor, written.diff_id)
+
+
+def located(error: BuildError, step: LayerStep) -> BuildError:
+    """The same error, with the place of the step where it has none of its own."""
+    if error.span is not None:
+        return error
+    return type(error)(error.message, step.span)
+
+
+def _missing_directories(tree: Tree, path: str, step: MakeDirectory) -> list[str]:
+    parts = path.split("/") if path else []
+    paths = ["/".join(parts[: depth + 1]) for depth in range(len(parts))]
+    missing = []
+    for above in paths:
+        found = tree.lstat(above)
+        if found is None:
+            missing.append(above)
+        elif not stat.S_ISDIR(found.st_mode):
+            raise BuildError(f"WORKDIR {step.path}: /{above} is there and is not a directory", step.span)
+    return missing
+
+
+def _account_files(tree: Tree) -> tuple[str, str]:
+    """The texts of the image's passwd and group files, empty where there are none."""
+    texts = []
+    for name in ("etc/passwd", "etc/group"):
+        path = tree.resolve(name)
+        found = tree.lstat(path)
+        regular = found is not None and stat.S_ISREG(found.st_mode)
+        texts.append(tree.real_path(path).read_text("utf-8", "surrogateescape") if regular else "")
+    return texts[0], texts[1]
+
+
+def _user(tree: Tree, step: RunCommand | MakeDirectory) -> User:
+    try:
+        return resolve_user(step.user, *_account_files(tree))
+    except ValueError as error:
+        raise BuildError(f"USER {step.user}: {error}", step.span) from error
+
+
+def _owner(tree: Tree, step: CopyFiles) -> tuple[int, int] | None:
+    if not step.chown:
+        return None
+    try:
+        return resolve_owner(step.chown, *_account_files(tree))
+    except ValueError as error:
+        raise BuildError(f"--chown={step.chown}: {error}", step.span) from error

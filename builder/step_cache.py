@@ -1,0 +1,76 @@
+"""The steps that a build found in the cache, and the ones that it saves while it goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from builder import events
+from builder.layers import BuildLayers, Origin
+from cache.entry import CachedStep
+from cache.errors import CacheError
+from cache.keys import CacheKey
+from cache.layers import LayerCache
+from cache.oci.errors import OCIError
+
+
+class StepCache:
+    """One build's view of a layer cache; without one (None) nothing is found and nothing saved.
+
+    A cache that fails never fails a build: it is warned of and counts as a miss.
+    """
+
+    def __init__(
+        self, cache: LayerCache | None, origin: Origin | None, layers: BuildLayers, listen: events.Listener
+    ) -> None:
+        self._cache = cache
+        self._origin = origin
+        self._layers = layers
+        self._listen = listen
+        self._found: dict[CacheKey, CachedStep] = {}
+        self._saves: list[asyncio.Task[None]] = []
+
+    @property
+    def enabled(self) -> bool:
+        return self._cache is not None
+
+    async def look_up(self, keys: Iterable[CacheKey]) -> None:
+        """Asks for all keys at once."""
+        if self._cache is None:
+            return
+        try:
+            self._found = await self._cache.lookup(tuple(dict.fromkeys(keys)))
+        except (CacheError, OCIError) as error:
+            self._listen(events.Warned(f"the cache cannot be read, so every step is built: {error}"))
+        for step in self._found.values():
+            if step.layer is not None and self._origin is not None:
+                self._layers.add(step.layer, self._origin)
+
+    def found(self, key: CacheKey) -> CachedStep | None:
+        """The step's result, if the cache has it."""
+        return self._found.get(key)
+
+    def save(self, step: CachedStep) -> None:
+        """Saves a step in the background, while the build goes on."""
+        if self._cache is not None:
+            self._saves.append(asyncio.create_task(self._save(self._cache, step)))
+
+    async def _save(self, cache: LayerCache, step: CachedStep) -> None:
+        layer = step.layer
+        try:
+            await cache.save(step, None if layer is None else lambda: self._layers.open(layer))
+        except (CacheError, OCIError) as error:
+            self._listen(events.Warned(f"a step could not be saved in the cache: {error}"))
+            return
+        if layer is not None and self._origin is not None:
+            self._layers.add(layer, self._origin)
+
+    async def finish(self) -> None:
+        """Waits until everything is saved."""
+        await asyncio.gather(*self._saves)
+
+    async def abandon(self) -> None:
+        """Ends saves that have not finished: the build has failed."""
+        for task in self._saves:
+            task.cancel()
+        await asyncio.gather(*self._saves, return_exceptions=True)
