@@ -185,3 +185,8 @@ class Dockerfile:
     global_args: tuple[Arg, ...]
     stages: tuple[StageText, ...]
     escape: str = "\\"
+
+
+def is_remote(source: str) -> bool:
+    """True for a source of ADD that is a URL or a git repository, not a path of the build context."""
+    return source.startswith(("http://", "https://", "git://", "ssh://", "git@", "github.com/"))

@@ -1,0 +1,137 @@
+"""One instruction on its way from text to a typed value: its keyword, its flags and what is left, with places."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from builder.dockerfile.instructions import Command, ExecForm, ShellForm, Word
+from builder.dockerfile.lines import LogicalLine
+from builder.dockerfile.words import (
+    FlagText,
+    NotStrings,
+    Token,
+    blank_separated,
+    json_strings,
+    quoted_words,
+    read_flags,
+)
+from builder.errors import DockerfileError, Span
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A logical line, the keyword in upper case, and its arguments from ``start`` to the line's end."""
+
+    line: LogicalLine
+    escape: str
+    keyword: Token
+    flags: tuple[FlagText, ...]
+    start: int
+
+    @property
+    def source(self) -> str:
+        return self.line.text
+
+    @property
+    def span(self) -> Span:
+        """The first physical line of the instruction."""
+        return self.line.span(0, len(self.line.text))
+
+    @property
+    def arguments(self) -> str:
+        return self.line.text[self.start :]
+
+    def error(self, message: str, token: Token | None = None) -> DockerfileError:
+        """An error at ``token``, or at the arguments, or at the keyword where there are none."""
+        if token is None:
+            token = self.rest() if self.arguments else self.keyword
+        return self.line.error(message, token.start, token.stop)
+
+    def rest(self) -> Token:
+        """All arguments as one token."""
+        return Token(self.arguments, self.start, len(self.line.text))
+
+    def tokens(self) -> list[Token]:
+        """The arguments as words separated by blanks."""
+        return blank_separated(self.line.text, self.start)
+
+    def quoted_tokens(self) -> list[Token]:
+        """The arguments as words in which quotes and escapes protect blanks."""
+        return quoted_words(self.line.text, self.start, self.escape)
+
+    def word(self, token: Token) -> Word:
+        return Word(token.text, self.line.span(token.start, token.stop))
+
+    def strings(self) -> tuple[str, ...] | None:
+        """The arguments as a JSON array of strings, or None when they are written otherwise."""
+        try:
+            return json_strings(self.arguments)
+        except NotStrings as error:
+            raise self.error(str(error)) from None
+
+    def words(self) -> list[Word]:
+        """The arguments of an instruction that takes a JSON array or words separated by blanks."""
+        strings = self.strings()
+        if strings is None:
+            return [self.word(token) for token in self.tokens()]
+        place = self.rest()
+        return [self.word(Token(text, place.start, place.stop)) for text in strings]
+
+    def command(self) -> Command:
+        """The arguments of RUN, CMD or ENTRYPOINT."""
+        strings = self.strings()
+        if strings is not None:
+            return ExecForm(strings)
+        if not self.arguments:
+            raise self.error(f"{self.keyword.text} needs a command")
+        return ShellForm(self.arguments)
+
+    def only_word(self, what: str) -> Word:
+        """All arguments as one word."""
+        if not self.arguments:
+            raise self.error(f"{self.keyword.text} needs {what}")
+        return self.word(self.rest())
+
+
+def read_statement(line: LogicalLine, escape: str) -> Statement:
+    """The keyword and the flags of a logical line."""
+    keyword = blank_separated(line.text)[0] if line.text else Token("", 0, 0)
+    flags, start = read_flags(line.text, keyword.stop)
+    keyword = Token(keyword.text.upper(), keyword.start, keyword.stop)
+    return Statement(line, escape, keyword, tuple(flags), start)
+
+
+_UNSUPPORTED_FLAGS: Mapping[str, frozenset[str]] = {
+    "RUN": frozenset({"mount", "network", "security", "device"}),
+    "COPY": frozenset({"link", "parents", "exclude"}),
+    "ADD": frozenset({"link", "exclude", "checksum", "keep-git-dir", "unpack"}),
+}
+
+
+def take_flags(statement: Statement, *names: str) -> dict[str, Word]:
+    """The values of the statement's flags, all of which must be among ``names``, once each and with a value."""
+    values: dict[str, Word] = {}
+    for flag in statement.flags:
+        if flag.name not in names:
+            raise statement.error(_refusal(statement.keyword.text, flag.name, names), flag.token)
+        if flag.name in values:
+            raise statement.error(f"--{flag.name} is given twice", flag.token)
+        if not flag.value:
+            raise statement.error(f"--{flag.name} needs a value: --{flag.name}=VALUE", flag.token)
+        values[flag.name] = statement.word(Token(flag.value, flag.token.start, flag.token.stop))
+    return values
+
+
+def _refusal(keyword: str, name: str, names: tuple[str, ...]) -> str:
+    if name in _UNSUPPORTED_FLAGS.get(keyword, ()):
+        return f"{keyword} --{name} is not supported yet"
+    hint = did_you_mean(name, names, "--")
+    return f"{keyword} has no flag --{name}{hint}"
+
+
+def did_you_mean(word: str, names: tuple[str, ...], prefix: str = "") -> str:
+    """``: did you mean X?`` when ``word`` is close to one of ``names``, else an empty string."""
+    close = difflib.get_close_matches(word, names, n=1)
+    return f": did you mean {prefix}{close[0]}?" if close else ""

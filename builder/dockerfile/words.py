@@ -1,0 +1,158 @@
+"""How the text behind a keyword is cut into words. Quotes and escapes stay in the words until they are expanded."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from builder.dockerfile.lines import SPACE
+
+_BLANK = frozenset(SPACE)
+_UNBLANK = re.compile(r"[^\t\v\f\r ]+")
+_HEREDOC = re.compile(r"\d*<<-?[\t\v\f\r ]*[^<\s]")
+
+
+class NotStrings(ValueError):
+    """A JSON array with something else in it than strings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A word and its place in a logical line."""
+
+    text: str
+    start: int
+    stop: int
+
+
+def blank_separated(text: str, start: int = 0) -> list[Token]:
+    """The words of ``text`` from ``start``, separated by blanks; quotes mean nothing."""
+    return [Token(match[0], match.start(), match.end()) for match in _UNBLANK.finditer(text, start)]
+
+
+def quoted_words(text: str, start: int, escape: str) -> list[Token]:
+    """The words of ``text`` from ``start``, where blanks in quotes or after an escape belong to the word."""
+    words: list[Token] = []
+    position = start
+    while position < len(text):
+        if text[position] in _BLANK:
+            position += 1
+            continue
+        stop = _word_end(text, position, escape)
+        word = text[position:stop]
+        if stop == len(text) and _ends_in_bare_escape(word, escape):
+            word = word[:-1]
+        if word:
+            words.append(Token(word, position, stop))
+        position = stop
+    return words
+
+
+def _word_end(text: str, position: int, escape: str) -> int:
+    quote = ""
+    while position < len(text):
+        char = text[position]
+        if not quote and char in _BLANK:
+            return position
+        if char == escape and quote != "'":
+            position += 1
+        elif char == quote:
+            quote = ""
+        elif not quote and char in "'\"":
+            quote = char
+        position += 1
+    return len(text)
+
+
+def _ends_in_bare_escape(word: str, escape: str) -> bool:
+    """True when the last character escapes nothing."""
+    bare = len(word) - len(word.rstrip(escape))
+    return bare % 2 == 1 and "'" not in word
+
+
+def find_heredoc(text: str, start: int, escape: str) -> Token | None:
+    """The first ``<<`` of ``text`` from ``start`` that begins a here-document, if there is one."""
+    if "<<" not in text:
+        return None
+    for word in quoted_words(text, start, escape):
+        match = _HEREDOC.match(text, word.start)
+        if match and "<" not in text[match.end() : _word_end(text, match.end(), escape)]:
+            place = text.index("<<", word.start)
+            return Token("<<", place, place + 2)
+    return None
+
+
+def json_strings(text: str) -> tuple[str, ...] | None:
+    """The strings of a JSON array, or None when ``text`` is no JSON array.
+
+    Raises NotStrings.
+    """
+    text = text.strip(SPACE)
+    if not text.startswith("["):
+        return None
+    try:
+        values = json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        return None
+    if not all(isinstance(value, str) for value in values):
+        raise NotStrings("a JSON array here must consist of strings only")
+    return tuple(_no_surrogates(value) for value in values)
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _no_surrogates(value: str) -> str:
+    """``value`` with lone surrogates replaced, which is what Go makes of them."""
+    return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+@dataclass(frozen=True, slots=True)
+class FlagText:
+    """``--name=value`` before an instruction's arguments, quotes and escapes out; None without ``=``."""
+
+    name: str
+    value: str | None
+    token: Token
+
+
+def read_flags(text: str, start: int) -> tuple[list[FlagText], int]:
+    """The flags of ``text`` from ``start``, and where the arguments begin. A bare ``--`` ends the flags."""
+    flags: list[FlagText] = []
+    position = _skip_blanks(text, start)
+    while text.startswith("--", position):
+        # BuildKit knows only the backslash here, whatever the escape directive says.
+        stop = _word_end(text, position, "\\")
+        word = "".join(_unquoted(text[position:stop]))
+        if word == "--":
+            return flags, _skip_blanks(text, stop)
+        name, equals, value = word[2:].partition("=")
+        flags.append(FlagText(name, value if equals else None, Token(word, position, stop)))
+        position = _skip_blanks(text, stop)
+    return flags, position
+
+
+def _skip_blanks(text: str, position: int) -> int:
+    while position < len(text) and text[position] in _BLANK:
+        position += 1
+    return position
+
+
+def _unquoted(word: str) -> Iterator[str]:
+    quote = ""
+    escaped = False
+    for char in word:
+        if escaped:
+            yield char
+            escaped = False
+        elif char == "\\":
+            escaped = True
+        elif char == quote:
+            quote = ""
+        elif not quote and char in "'\"":
+            quote = char
+        else:
+            yield char
