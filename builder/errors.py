@@ -39,6 +39,12 @@ class BuildError(Exception):
         self.message = message
         self.span = span
 
+    def at(self, span: Span) -> BuildError:
+        """The same error with a place, where it has none of its own."""
+        if self.span is not None:
+            return self
+        return type(self)(self.message, span)
+
     def __str__(self) -> str:
         return f"{self.message}\n{self.span}" if self.span else self.message
 
@@ -58,6 +64,6 @@ class ContextError(BuildError):
 class StepFailed(BuildError):
     """A command that ended with another status than 0; the build ends with the same."""
 
-    def __init__(self, message: str, span: Span | None, exit_code: int) -> None:
+    def __init__(self, message: str, span: Span | None = None, exit_code: int = 1) -> None:
         super().__init__(message, span)
         self.exit_code = exit_code

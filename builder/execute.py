@@ -1,7 +1,7 @@
 """Builds stages: a step that was found in the cache is taken from there, any other is done.
 
-Work is lazy. A stage's files are only put together when a step of it, or a copy from it, really needs them; a stage that
-only feeds cached copies is never touched.
+Work is lazy. A stage's files are only put together when a step of it, or a copy from it, really needs them; a stage
+that only feeds cached copies is never touched.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class Executor:
     async def _root(self, state: _StageState) -> StageRoot:
         """The stage's files with all its layers so far on them."""
         if state.root is None:
-            state.root = self.roots.new_root()
+            state.root = await self.roots.new_root()
         missing = state.layers[state.applied :]
         blobs = await asyncio.gather(*(self.layers.fetch(layer) for layer in missing))
         for layer, blob in zip(missing, blobs, strict=True):

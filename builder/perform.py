@@ -91,7 +91,7 @@ class Performer:
                 sources = unpack_archives(sources, self.scratch)
             return place(sources, destination, tree)
         except BuildError as error:
-            raise located(error, step) from error
+            raise error.at(step.span) from error
 
     async def _layer(self, changes: Sequence[Change]) -> Layer | None:
         return await asyncio.to_thread(self._write, changes) if changes else None
@@ -107,13 +107,6 @@ class Performer:
             raise
         descriptor = Descriptor(media_type=media_types.OCI_LAYER_GZIP, digest=written.digest, size=written.size_bytes)
         return Layer(descriptor, written.diff_id)
-
-
-def located(error: BuildError, step: LayerStep) -> BuildError:
-    """The same error, with the place of the step where it has none of its own."""
-    if error.span is not None:
-        return error
-    return type(error)(error.message, step.span)
 
 
 def _missing_directories(tree: Tree, path: str, step: MakeDirectory) -> list[str]:

@@ -1,8 +1,8 @@
 """The file system of a stage while it is built: layers are put on it, commands run in it.
 
 Two kinds, after the sandbox's ladder. On overlayfs each layer lies in a directory of its own and a command's upper
-directory is the next one; stages that share layers share their directories. Without overlayfs a stage has one directory,
-and what a command changed is found by comparing it before and after.
+directory is the next one; stages that share layers share their directories. Without overlayfs a stage has one
+directory, and what a command changed is found by comparing it before and after.
 """
 
 from __future__ import annotations
@@ -46,18 +46,25 @@ class StageRoot(Protocol):
 
 @dataclass(slots=True)
 class RootFactory:
-    """Makes stage roots under a build's work directory, and owns the directories that they share."""
+    """Makes stage roots under a build's work directory, and owns the directories that they share.
 
-    isolation: Isolation
+    ``probe`` says how commands can be isolated here; it is called in a thread when the first root is needed, because a
+    build that finds everything in the cache needs none.
+    """
+
+    probe: Callable[[], Isolation]
     work: Path
+    _isolation: Isolation | None = None
     _unpacked: dict[tuple[Digest, ...], Path] = field(default_factory=dict)
     _made: int = 0
 
-    def new_root(self) -> StageRoot:
-        """An empty file system."""
-        if self.isolation.rung is Rung.OVERLAY:
-            return _OverlayStageRoot(self)
-        return _DirectoryStageRoot(self, self.new_directory())
+    async def new_root(self) -> StageRoot:
+        """An empty file system. Raises BuildError when no kind of isolation works here."""
+        if self._isolation is None:
+            self._isolation = await asyncio.to_thread(self.probe)
+        if self._isolation.rung is Rung.OVERLAY:
+            return _OverlayStageRoot(self, self._isolation)
+        return _DirectoryStageRoot(self._isolation, self.new_directory())
 
     def new_directory(self) -> Path:
         """A new directory with a short name: overlayfs takes all of them in one page of text."""
@@ -77,8 +84,9 @@ class RootFactory:
 
 
 class _OverlayStageRoot:
-    def __init__(self, factory: RootFactory) -> None:
+    def __init__(self, factory: RootFactory, isolation: Isolation) -> None:
         self._factory = factory
+        self._isolation = isolation
         self._chain: tuple[Digest, ...] = ()
         self._directories: list[Path] = []
         self._upper: Path | None = None
@@ -102,7 +110,7 @@ class _OverlayStageRoot:
             upper=self._upper,
             work=self._factory.new_directory(),
         )
-        result = await run_step(self._factory.isolation, root, spec, on_output)
+        result = await run_step(self._isolation, root, spec, on_output)
         return result, await asyncio.to_thread(overlay_changes, self._upper, self.tree, result.ignore)
 
     def ran(self, layer: Layer | None) -> None:
@@ -116,8 +124,8 @@ class _OverlayStageRoot:
 
 
 class _DirectoryStageRoot:
-    def __init__(self, factory: RootFactory, directory: Path) -> None:
-        self._factory = factory
+    def __init__(self, isolation: Isolation, directory: Path) -> None:
+        self._isolation = isolation
         self._directory = directory
 
     @property
@@ -130,7 +138,7 @@ class _DirectoryStageRoot:
     async def run(self, spec: RunSpec, on_output: Output) -> tuple[RunResult, list[Change]]:
         before = await asyncio.to_thread(fingerprint, self._directory)
         root = DirectoryRoot(self._directory)
-        result = await run_step(self._factory.isolation, root, spec, on_output)
+        result = await run_step(self._isolation, root, spec, on_output)
         return result, await asyncio.to_thread(walk_changes, self._directory, before, result.ignore)
 
     def ran(self, layer: Layer | None) -> None:

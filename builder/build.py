@@ -1,0 +1,193 @@
+"""A whole build, from the Dockerfile to the last push: puts the parts together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from builder import context, events, outputs
+from builder.bases import ResolvedBase, resolve_bases
+from builder.evaluate import Arguments, evaluate_plan
+from builder.execute import Executor
+from builder.graph import context_copies, key_stages
+from builder.image import Image, compose
+from builder.isolation import Isolation, Rung, probe
+from builder.layers import BuildLayers, RegistryOrigin
+from builder.metadata import with_labels
+from builder.options import BuildOptions, RegistryOptions
+from builder.perform import Performer
+from builder.plan import Plan, make_plan, platform_args
+from builder.push import Destination, check_permission, push_image
+from builder.stage_root import RootFactory
+from builder.step_cache import StepCache
+from builder.workspace import work_directory
+from cache.filesystem import FilesystemStore
+from cache.layers import RegistryLayerCache, StoreLayerCache
+from cache.oci.credentials import DockerConfig
+from cache.oci.reference import DOCKER_HUB
+from cache.oci.registries import Registries
+from cache.oci.transport import Transport
+
+
+async def run_build(options: BuildOptions, environ: Mapping[str, str], listen: events.Listener) -> None:
+    """Builds the image that ``options`` describe and delivers it everywhere it shall go.
+
+    Raises BuildError, OCIError or CacheError; nothing is delivered half then.
+    """
+    dockerfile = await asyncio.to_thread(context.read_dockerfile, options.dockerfile)
+    predefined = platform_args(options.platform, options.platform)
+    plan = make_plan(dockerfile, options.build_args, options.target, predefined)
+    async with AsyncExitStack() as stack:
+        work = stack.enter_context(work_directory(options.state_dir))
+        peers = await stack.enter_async_context(_open_peers(options.registry, environ))
+        layers = BuildLayers(await stack.enter_async_context(_open_store(options, work)))
+        cache = _step_cache(options, peers, layers, listen)
+        stack.push_async_callback(cache.abandon)
+        build = _Build(options, plan, peers, layers, cache, work, listen)
+        image = await build.image(Arguments(options.build_args, plan.global_args, predefined, plan.escape))
+        await build.deliver(image)
+        await cache.finish()
+
+
+@dataclass(frozen=True, slots=True)
+class _Peers:
+    """The registries that a build talks to, as it pulls from them and as it pushes to them."""
+
+    pull: Registries
+    push: Registries
+
+
+@asynccontextmanager
+async def _open_peers(options: RegistryOptions, environ: Mapping[str, str]) -> AsyncIterator[_Peers]:
+    credentials = DockerConfig.load(environ, Path(environ.get("HOME") or Path.home()))
+    mirrors = {DOCKER_HUB: options.mirrors} if options.mirrors else {}
+    async with Transport(skip_tls_verify=_EVERY_HOST if options.skip_tls_verify else options.skip_tls_verify_hosts) as transport:
+        yield _Peers(
+            pull=Registries(transport, credentials, insecure=options.insecure_hosts, mirrors=mirrors),
+            push=Registries(transport, credentials, insecure=options.insecure_hosts, mirrors={}),
+        )
+
+
+@asynccontextmanager
+async def _open_store(options: BuildOptions, work: Path) -> AsyncIterator[FilesystemStore]:
+    """Where layers lie while the build needs them: for good when the local store is the cache."""
+    local_cache = options.cache.enabled and options.cache.repository is None
+    store = FilesystemStore((options.state_dir if local_cache else work) / "store")
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+def _step_cache(options: BuildOptions, peers: _Peers, layers: BuildLayers, listen: events.Listener) -> StepCache:
+    if not options.cache.enabled:
+        return StepCache(None, None, layers, listen)
+    repository = options.cache.repository
+    if repository is None:
+        return StepCache(StoreLayerCache(layers.store), None, layers, listen)
+    client = peers.push.client(repository.host)
+    cache = RegistryLayerCache(client, repository.repository)
+    return StepCache(cache, RegistryOrigin(client, repository.repository), layers, listen)
+
+
+@dataclass(frozen=True, slots=True)
+class _Build:
+    options: BuildOptions
+    plan: Plan
+    peers: _Peers
+    layers: BuildLayers
+    cache: StepCache
+    work: Path
+    listen: events.Listener
+
+    async def image(self, arguments: Arguments) -> Image:
+        """The finished image: everything that can be known is looked up before anything is done."""
+        permitted = asyncio.create_task(self._check_permission())
+        try:
+            bases = await resolve_bases(self.plan, self.peers.pull, self.options.platform)
+            executor = await self._executor(bases, arguments)
+            await self.cache.look_up(
+                key for stage in executor.stages.values() for key in stage.keys if key is not None
+            )
+            await permitted
+        finally:
+            permitted.cancel()
+        built = await executor.build(self.plan.target)
+        config = msgspec.structs.replace(built.config, config=with_labels(built.config.config, self.options.labels))
+        return compose(config, built.layers)
+
+    async def _executor(self, bases: Mapping[int, ResolvedBase], arguments: Arguments) -> Executor:
+        options = self.options
+        configs = {index: base.config for index, base in bases.items()}
+        stages = evaluate_plan(self.plan, configs, arguments, options.platform)
+        ignore = await asyncio.to_thread(context.read_ignore_rules, options.dockerfile, options.context)
+        sources, contents = await context.read_copies(options.context, ignore, context_copies(stages))
+        for base in bases.values():
+            for layer in base.layers:
+                self.layers.add(layer, base.origin)
+        clamp = options.clamp_mtime_s
+        return Executor(
+            stages=key_stages(stages, contents, clamp),
+            base_layers={index: base.layers for index, base in bases.items()},
+            cache=self.cache,
+            layers=self.layers,
+            roots=RootFactory(self._probe, self.work),
+            performer=Performer(self.layers.store, self.work, sources, self.listen, clamp),
+            listen=self.listen,
+            created=_rfc3339(clamp),
+        )
+
+    def _probe(self) -> Isolation:
+        isolation = probe(self.options.state_dir, Rung(self.options.rung) if self.options.rung else None)
+        self.listen(events.Note(f"isolation: {isolation}" + (f"; {isolation.reason}" if isolation.reason else "")))
+        return isolation
+
+    def _destinations(self) -> list[Destination]:
+        return [Destination(name, self.peers.push.client(name.host)) for name in self.options.output.destinations]
+
+    async def _check_permission(self) -> None:
+        if self.options.output.check_push_permission:
+            repositories = {(d.reference.host, d.repository): d for d in self._destinations()}
+            await asyncio.gather(*(check_permission(destination) for destination in repositories.values()))
+
+    async def deliver(self, image: Image) -> None:
+        """Pushes the image to every destination and writes every file that was asked for."""
+        for destination in self._destinations():
+            self.listen(await push_image(image, destination, self.layers))
+        await self._write_archives(image)
+        for path, text in self._digest_files(image):
+            await asyncio.to_thread(outputs.write_text, path, text)
+            self.listen(events.Written("the digest", str(path)))
+        if not self.options.output.destinations:
+            self.listen(events.Note(f"built {image.manifest.digest}"))
+
+    async def _write_archives(self, image: Image) -> None:
+        output = self.options.output
+        if output.tar_path is None and output.oci_layout_path is None:
+            return
+        paths = await asyncio.gather(*(self.layers.fetch(layer) for layer in image.layers))
+        blobs = {layer.descriptor.digest: path for layer, path in zip(image.layers, paths, strict=True)}
+        if output.tar_path is not None:
+            await asyncio.to_thread(outputs.write_docker_archive, image, output.tar_names, blobs, output.tar_path)
+            self.listen(events.Written("a docker-save archive", str(output.tar_path)))
+        if output.oci_layout_path is not None:
+            await asyncio.to_thread(outputs.write_oci_layout, image, output.tar_names, blobs, output.oci_layout_path)
+            self.listen(events.Written("an OCI layout", str(output.oci_layout_path)))
+
+    def _digest_files(self, image: Image) -> list[tuple[Path, str]]:
+        output, digest = self.options.output, image.manifest.digest
+        names = "".join(f"{name.name}@{digest}\n" for name in output.destinations)
+        wanted = [(output.digest_file, str(digest)), (output.image_name_with_digest_file, names)]
+        return [(path, text) for path, text in wanted if path is not None]
+
+
+def _rfc3339(clamp_mtime_s: int | None) -> str:
+    """The time that the image says it was made at: the clamp where there is one, else now."""
+    made_at = datetime.now(UTC) if clamp_mtime_s is None else datetime.fromtimestamp(clamp_mtime_s, UTC)
+    return made_at.isoformat().replace("+00:00", "Z")
