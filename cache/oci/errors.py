@@ -2,6 +2,7 @@
 
 OCIError
 ├── InvalidDigest, InvalidReference, InvalidManifest    bad input; each also a ValueError
+├── InvalidCredentials                              docker's config.json or a credential helper cannot be used
 └── RegistryError(method, url, status, details)         a registry said no, or said nothing
     ├── NotFound                                        404
     ├── Denied                                          401 and 403
@@ -33,6 +34,10 @@ class InvalidManifest(OCIError, ValueError):
     """Bytes that are not a manifest, an index or an image config of a kind that we know."""
 
 
+class InvalidCredentials(OCIError, ValueError):
+    """A docker ``config.json`` or a credential helper that cannot be used; never says a secret."""
+
+
 @dataclass(frozen=True, slots=True)
 class ErrorDetail:
     """One entry of the ``errors`` list in a registry's reply (distribution-spec, "Error Codes")."""
@@ -48,7 +53,10 @@ class RegistryError(OCIError):
     """A request to a registry that failed.
 
     ``url`` never carries a query or credentials; ``status`` is None when no reply came.
+    ``retry_after_s`` is how long the registry asked us to wait, where it did.
     """
+
+    retry_after_s: float | None = None
 
     def __init__(
         self,
@@ -66,7 +74,7 @@ class RegistryError(OCIError):
         super().__init__(self._message())
 
     def _message(self) -> str:
-        said = "; ".join(str(detail) for detail in self.details) or self.reason
+        said = "; ".join(part for part in (self.reason, *map(str, self.details)) if part)
         status = f" answered {self.status}" if self.status is not None else " failed"
         return f"{self.method} {self.url}{status}" + (f": {said}" if said else "")
 
@@ -81,7 +89,12 @@ class NotFound(RegistryError):
 
 
 class Denied(RegistryError):
-    """The registry refused the credentials, or wanted some (401), or they do not suffice (403)."""
+    """The registry refused the credentials, or wanted some (401), or they do not suffice (403).
+
+    ``challenge`` is the registry's ``WWW-Authenticate``, "" when it sent none.
+    """
+
+    challenge: str = ""
 
 
 class RateLimited(RegistryError):

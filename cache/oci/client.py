@@ -1,0 +1,219 @@
+"""The registry client: manifests, blobs, tags (distribution-spec 1.1); uploads are in ``cache.oci.uploads``.
+
+Bytes are checked against the digest they were asked by where they are small (manifests); blobs stream, and who stores
+them verifies them (``cache.verify``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+
+import msgspec
+from aiohttp import ClientResponse
+
+from cache.oci import media_types
+from cache.oci.challenge import repository_scope
+from cache.oci.descriptor import Descriptor
+from cache.oci.digest import Digest
+from cache.oci.download import BlobReply, Download
+from cache.oci.errors import InvalidDigest, InvalidManifest, NotFound, RegistryError
+from cache.oci.replies import content_length, next_page
+from cache.oci.transport import read_limited
+from cache.oci.uploads import Uploads, push_scopes
+
+MANIFEST_BYTES = 8 * 1024 * 1024
+TAGS_PAGE_BYTES = 8 * 1024 * 1024
+MAX_TAG_PAGES = 10_000
+
+__all__ = ["BlobReply", "ManifestReply", "RegistryClient"]
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestReply:
+    """A manifest as the registry sent it; ``digest`` is of the bytes, ``media_type`` what the registry called them."""
+
+    raw: bytes
+    media_type: str
+    digest: Digest
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def descriptor(self) -> Descriptor:
+        return Descriptor(media_type=self.media_type, digest=self.digest, size=len(self.raw))
+
+
+class _Tags(msgspec.Struct, frozen=True):
+    tags: tuple[str, ...] | None = None
+
+
+class RegistryClient(Uploads):
+    """One registry as one identity. Holds no connection of its own: the transport does.
+
+    Everything raises NotFound, Denied, RateLimited, Unreachable or another RegistryError unless it says otherwise.
+    Reads are tried again after temporary failures.
+    """
+
+    async def ping(self) -> Mapping[str, str]:
+        """The headers of ``GET /v2/``, after authorization."""
+
+        async def ask() -> Mapping[str, str]:
+            async with self.request("GET", "/v2/") as response:
+                await self.expect(response, "GET", f"{self.base_url}/v2/", 200)
+                return response.headers.copy()
+
+        return await self.retrying(ask)
+
+    async def get_manifest(
+        self, repository: str, identifier: str, accept: str = media_types.ACCEPT_MANIFESTS
+    ) -> ManifestReply:
+        """The manifest at a tag or digest. Raises InvalidManifest when it is too long or has another digest."""
+        path = f"/v2/{repository}/manifests/{identifier}"
+        scopes = (repository_scope(repository, "pull"),)
+
+        async def ask() -> ManifestReply:
+            async with self.request("GET", path, headers={"Accept": accept}, scopes=scopes) as response:
+                await self.expect(response, "GET", self.base_url + path, 200)
+                what = f"manifest {self.name}/{repository} {identifier}"
+                raw = await read_limited(response, MANIFEST_BYTES, what)
+                digest = _checked_digest(raw, identifier, what)
+                return ManifestReply(raw, _media_type(response), digest, response.headers.copy())
+
+        return await self.retrying(ask)
+
+    async def head_manifest(self, repository: str, identifier: str) -> Descriptor | None:
+        """What a tag or digest points to; None when it is not there.
+
+        Falls back to GET where HEAD is refused or does not say type, length and digest.
+        """
+        path = f"/v2/{repository}/manifests/{identifier}"
+        scopes = (repository_scope(repository, "pull"),)
+
+        async def ask() -> Descriptor | None:
+            headers = {"Accept": media_types.ACCEPT_MANIFESTS}
+            async with self.request("HEAD", path, headers=headers, scopes=scopes) as response:
+                if response.status == 405:
+                    return None
+                await self.expect(response, "HEAD", self.base_url + path, 200)
+                return _stated_descriptor(response)
+
+        try:
+            if (stated := await self.retrying(ask)) is not None:
+                return stated
+            return (await self.get_manifest(repository, identifier)).descriptor
+        except NotFound:
+            return None
+
+    async def put_manifest(self, repository: str, identifier: str, raw: bytes, media_type: str) -> Digest:
+        """Stores the manifest under a tag or its digest and returns the digest."""
+        path = f"/v2/{repository}/manifests/{identifier}"
+        digest = _checked_digest(raw, identifier, f"manifest {self.name}/{repository} {identifier}")
+
+        async def send() -> None:
+            headers = {"Content-Type": media_type}
+            async with self.request("PUT", path, headers=headers, data=raw, scopes=push_scopes(repository)) as response:
+                await self.expect(response, "PUT", self.base_url + path, 201, 200)
+
+        await self.retrying(send)
+        return digest
+
+    async def head_blob(self, repository: str, digest: Digest) -> int | None:
+        """The blob's size in bytes; None when it is not there."""
+        path = f"/v2/{repository}/blobs/{digest}"
+        scopes = (repository_scope(repository, "pull"),)
+
+        async def ask() -> int | None:
+            async with self.request("HEAD", path, scopes=scopes) as response:
+                if response.status == 404:
+                    return None
+                await self.expect(response, "HEAD", self.base_url + path, 200)
+                length = content_length(response.headers)
+                if length is None:
+                    raise RegistryError("HEAD", self.base_url + path, 200, reason="the reply does not say a length")
+                return length
+
+        return await self.retrying(ask)
+
+    def open_blob(
+        self, repository: str, digest: Digest, start: int = 0, stop: int | None = None
+    ) -> AbstractAsyncContextManager[BlobReply]:
+        """The bytes ``start`` to ``stop`` (exclusive; None = to the end) of a blob, not verified.
+
+        A body that breaks off is taken up again where it broke, by the back-off schedule. Raises RegistryError with
+        status 416 when the range lies outside the blob.
+        """
+        return self._open_blob(repository, digest, start, stop)
+
+    @asynccontextmanager
+    async def _open_blob(
+        self, repository: str, digest: Digest, start: int, stop: int | None
+    ) -> AsyncIterator[BlobReply]:
+        async with Download(self, repository, digest, start, stop) as download:
+            yield download.reply()
+
+    async def tags(self, repository: str) -> tuple[str, ...]:
+        """All tags of a repository, every page of them, in the registry's order."""
+        found: list[str] = []
+        path: str | None = f"/v2/{repository}/tags/list"
+        for _ in range(MAX_TAG_PAGES):
+            if path is None:
+                return tuple(found)
+            page, path = await self._tags_page(repository, path)
+            found += page
+        raise RegistryError("GET", f"{self.base_url}/v2/{repository}/tags/list", 200, reason="the pages do not end")
+
+    async def _tags_page(self, repository: str, path: str) -> tuple[tuple[str, ...], str | None]:
+        async def ask() -> tuple[tuple[str, ...], str | None]:
+            url = path if "://" in path else self.base_url + path
+            async with self.request("GET", path, scopes=(repository_scope(repository, "pull"),)) as response:
+                await self.expect(response, "GET", url, 200)
+                body = await read_limited(response, TAGS_PAGE_BYTES, f"tag list of {self.name}/{repository}")
+                try:
+                    page = msgspec.json.decode(body, type=_Tags)
+                except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                    raise RegistryError("GET", url, 200, reason="not a tag list") from error
+                return page.tags or (), next_page(response.url, response.headers.get("Link", ""))
+
+        return await self.retrying(ask)
+
+    async def delete_manifest(self, repository: str, digest: Digest) -> None:
+        """Removes a manifest and every tag that points to it."""
+        await self._delete(repository, f"/v2/{repository}/manifests/{digest}")
+
+    async def delete_tag(self, repository: str, tag: str) -> None:
+        """Removes a tag; many registries refuse."""
+        await self._delete(repository, f"/v2/{repository}/manifests/{tag}")
+
+    async def delete_blob(self, repository: str, digest: Digest) -> None:
+        """Removes a blob from a repository."""
+        await self._delete(repository, f"/v2/{repository}/blobs/{digest}")
+
+    async def _delete(self, repository: str, path: str) -> None:
+        async with self.request("DELETE", path, scopes=(repository_scope(repository, "delete"),)) as response:
+            await self.expect(response, "DELETE", self.base_url + path, 202, 200, 204)
+
+
+def _media_type(response: ClientResponse) -> str:
+    return response.headers.get("Content-Type", "").partition(";")[0].strip()
+
+
+def _checked_digest(raw: bytes, identifier: str, what: str) -> Digest:
+    """The digest of the bytes, by the algorithm that they were asked by."""
+    if ":" not in identifier:
+        return Digest.of(raw)
+    asked = Digest.parse(identifier)
+    actual = Digest.of(raw, asked.algorithm)
+    if actual != asked:
+        raise InvalidManifest(f"{what}: {len(raw)} bytes with {actual}")
+    return actual
+
+
+def _stated_descriptor(response: ClientResponse) -> Descriptor | None:
+    """What the headers of a HEAD say, when they say all of it."""
+    length, media_type = content_length(response.headers), _media_type(response)
+    try:
+        digest = Digest.parse(response.headers.get("Docker-Content-Digest", ""))
+    except InvalidDigest:
+        return None
+    return Descriptor(media_type=media_type, digest=digest, size=length) if length and media_type else None

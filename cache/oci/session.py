@@ -1,0 +1,111 @@
+"""Authenticated requests to one registry, and trying again."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import TypeVar
+
+from aiohttp import ClientResponse
+
+from cache.oci.auth import Authenticator, TokenCache
+from cache.oci.credentials import ANONYMOUS, Credential
+from cache.oci.errors import Denied, RegistryError
+from cache.oci.redirect import parse_url, same_origin
+from cache.oci.retry import Backoff
+from cache.oci.transport import Body, Transport, failure
+
+T = TypeVar("T")
+
+
+class RegistrySession:
+    """One registry as one identity.
+
+    ``base_url`` is ``scheme://host[:port]``, ``name`` what people call the registry (``docker.io``).
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        base_url: str,
+        credential: Credential = ANONYMOUS,
+        tokens: TokenCache | None = None,
+        *,
+        name: str = "",
+        backoff: Backoff | None = None,
+    ) -> None:
+        self.base = parse_url(base_url.rstrip("/"))
+        self.base_url = base_url.rstrip("/")
+        self.name = name or self.base.authority
+        self.credential = credential
+        self.backoff = backoff or Backoff()
+        self._transport = transport
+        self._authenticator = Authenticator(transport, self.base_url, credential, tokens or TokenCache(), self.name)
+
+    @asynccontextmanager
+    async def request(
+        self,
+        method: str,
+        path_and_query: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        data: Body = None,
+        scopes: tuple[str, ...] = (),
+    ) -> AsyncIterator[ClientResponse]:
+        """The reply to one authenticated request, whatever its status, but never 401: that is Denied.
+
+        ``path_and_query`` begins with ``/``, or is an absolute URL (an upload's place): another origin than the
+        registry's is shown no credentials. ``scopes`` are what to ask a token for (``challenge.repository_scope``).
+        A refused request is made once more with fresh authorization; when ``data`` is a stream, that is the caller's to
+        do, with the stream opened anew. Raises Denied, RegistryError (token server, redirects), Unreachable.
+        """
+        url = path_and_query if "://" in path_and_query else self.base_url + path_and_query
+        ours = same_origin(self.base, parse_url(url))
+        sent = await self._authenticator.header(scopes) if ours else None
+        async with AsyncExitStack() as stack:
+            response = await stack.enter_async_context(self._send(method, url, headers, data, sent))
+            if response.status == 401 and ours and same_origin(self.base, response.url):
+                challenges = response.headers.getall("WWW-Authenticate", [])
+                renewed = await self._authenticator.answer(challenges, scopes, sent)
+                if renewed is not None and renewed != sent and (data is None or isinstance(data, bytes)):
+                    await stack.aclose()
+                    response = await stack.enter_async_context(self._send(method, url, headers, data, renewed))
+            if response.status == 401:
+                raise await self.failure(method, url, response)
+            yield response
+
+    def _send(
+        self, method: str, url: str, headers: Mapping[str, str] | None, data: Body, authorization: str | None
+    ) -> AbstractAsyncContextManager[ClientResponse]:
+        shown = {"Authorization": authorization} if authorization is not None else {}
+        return self._transport.request(method, url, {**(headers or {}), **shown}, data)
+
+    async def failure(self, method: str, url: str, response: ClientResponse) -> RegistryError:
+        """The error that a reply stands for; a refusal says who we were."""
+        failed = await failure(method, url, response)
+        return self._authenticator.refused(failed) if isinstance(failed, Denied) else failed
+
+    async def expect(self, response: ClientResponse, method: str, url: str, *statuses: int) -> None:
+        """Returns when the reply has one of these statuses. Raises the RegistryError that it stands for otherwise."""
+        if response.status not in statuses:
+            raise await self.failure(method, url, response)
+
+    async def retrying(self, operation: Callable[[], Awaitable[T]]) -> T:
+        """What ``operation`` returns; tried again after temporary failures, by the back-off schedule."""
+        failed = 0
+        while True:
+            try:
+                return await operation()
+            except RegistryError as error:
+                failed += 1
+                await self.pause(error, failed)
+
+    async def pause(self, error: RegistryError, failed: int) -> None:
+        """Waits before the next try; raises ``error`` itself when there should be none."""
+        jitter = random.random()  # noqa: S311 - spreads retries, protects nothing
+        delay_s = self.backoff.delay_s(failed, error.retry_after_s, jitter) if error.temporary else None
+        if delay_s is None:
+            raise error
+        await asyncio.sleep(delay_s)

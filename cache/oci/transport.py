@@ -1,0 +1,206 @@
+"""HTTP for registries: one aiohttp session, set up so that it changes nothing on the way.
+
+aiohttp's defaults are wrong for blobs: a total time-out of five minutes, bodies decompressed, redirects
+followed with their URLs quoted anew and limits on headers that long tokens and signed URLs exceed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Container, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from types import TracebackType
+
+import aiohttp
+from aiohttp import ClientResponse
+
+from cache.oci.errors import InvalidManifest, RegistryError, Unreachable
+from cache.oci.redirect import RefusedRedirect, Target, follow, parse_url
+from cache.oci.replies import error_of
+
+MAX_REDIRECTS = 5
+MAX_CONNECTIONS = 256
+HEADER_BYTES = 64 * 1024
+READ_BUFFER_BYTES = 1 << 19
+ERROR_BODY_BYTES = 64 * 1024
+USER_AGENT = "crossdock"
+
+Body = bytes | AsyncIterator[bytes] | None
+
+
+class Transport:
+    """Requests to any registry. An async context manager; usable only inside it.
+
+    ``skip_tls_verify`` holds the hosts (``name`` or ``name:port``) whose certificates are not checked.
+    """
+
+    def __init__(
+        self,
+        *,
+        skip_tls_verify: Container[str] = frozenset(),
+        connect_timeout_s: float = 30.0,
+        read_timeout_s: float = 120.0,
+    ) -> None:
+        self._skip_tls_verify = skip_tls_verify
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s, sock_read=read_timeout_s)
+        self._opened: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Transport:
+        self._opened = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS, ttl_dns_cache=30),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=self._timeout,
+            auto_decompress=False,
+            requote_redirect_url=False,
+            read_bufsize=READ_BUFFER_BYTES,
+            max_line_size=HEADER_BYTES,
+            max_field_size=HEADER_BYTES,
+            headers={"Accept-Encoding": "identity", "User-Agent": USER_AGENT},
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._opened is not None:
+            await self._opened.close()
+            self._opened = None
+
+    @asynccontextmanager
+    async def request(
+        self, method: str, url: str, headers: Mapping[str, str] | None = None, data: Body = None
+    ) -> AsyncIterator[ClientResponse]:
+        """The reply to a request, redirects of GET and HEAD followed; its body is still to be read.
+
+        Leaving early gives the connection up. Raises Unreachable when no usable reply comes, also while the body is
+        read inside; RegistryError for a redirect that must not be followed; whatever the source of ``data`` raises.
+        """
+        body = _Upload(data) if data is not None and not isinstance(data, bytes) else data
+        response: ClientResponse | None = None
+        try:
+            response = await self._send(method, url, headers or {}, body)
+            yield response
+        except aiohttp.ClientConnectionResetError:
+            # Raised by aiohttp's *server* too, when whoever we serve has gone: not the registry's failure.
+            raise
+        except (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError, aiohttp.ClientResponseError) as error:
+            raise Unreachable(method, url, reason=reason_of(error)) from error
+        finally:
+            if response is not None:
+                response.release()
+                await response.wait_for_close()
+            if isinstance(body, _Upload):
+                await body.left()
+
+    async def _send(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | _Upload | None
+    ) -> ClientResponse:
+        try:
+            target = Target(parse_url(url), headers)
+            for _ in range(MAX_REDIRECTS + 1):
+                response = await self._once(method, target, body)
+                following = self._follow(method, target, response)
+                if following is None:
+                    return response
+                response.release()
+                target = following
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            if isinstance(body, _Upload) and body.error is not None:
+                raise body.error from error
+            raise Unreachable(method, url, reason=reason_of(error)) from error
+        raise RegistryError(method, url, response.status, reason=f"redirects more than {MAX_REDIRECTS} times")
+
+    def _follow(self, method: str, target: Target, response: ClientResponse) -> Target | None:
+        try:
+            return follow(target, method, response.status, response.headers.get("Location"))
+        except RefusedRedirect as error:
+            response.release()
+            raise RegistryError(method, str(target.url), response.status, reason=str(error)) from error
+
+    async def _once(self, method: str, target: Target, body: bytes | _Upload | None) -> ClientResponse:
+        if self._opened is None:
+            raise RuntimeError("the transport is not open: use it as an async context manager")
+        hosts = (target.url.host or "", target.url.authority)
+        verify = not any(host in self._skip_tls_verify for host in hosts)
+        return await self._opened.request(
+            method, target.url, headers=dict(target.headers), data=body, allow_redirects=False, ssl=verify
+        )
+
+
+class _Upload:
+    """The body of a request as aiohttp reads it.
+
+    Remembers the source's own failure, which aiohttp would report as one of the connection.
+    """
+
+    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
+        self._chunks = chunks
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.error: Exception | None = None
+
+    def __aiter__(self) -> _Upload:
+        return self
+
+    async def __anext__(self) -> bytes:
+        self._idle.clear()
+        try:
+            return await anext(self._chunks)
+        except StopAsyncIteration:
+            raise
+        except Exception as error:
+            self.error = error
+            raise
+        finally:
+            self._idle.set()
+
+    async def left(self) -> None:
+        """Returns when aiohttp has let go of the source, so that it can be closed."""
+        await self._idle.wait()
+
+
+def reason_of(error: Exception) -> str:
+    """Why there was no reply, in plain words; never with a URL's query."""
+    match error:
+        case aiohttp.ClientConnectorCertificateError():
+            return f"its TLS certificate cannot be trusted: {error.certificate_error}"
+        case aiohttp.ClientConnectorDNSError():
+            return f"the host name {error.host} cannot be resolved"
+        case aiohttp.ClientConnectorSSLError():
+            return f"TLS failed: {error.os_error.strerror or error.os_error}"
+        case aiohttp.ClientConnectorError():
+            return f"cannot connect: {error.os_error.strerror or error.os_error}"
+        case TimeoutError():
+            return "no answer in time"
+        case aiohttp.ServerDisconnectedError() | aiohttp.ClientPayloadError() | ConnectionError():
+            return "the connection was closed before the reply was complete"
+        case aiohttp.ClientResponseError():
+            return "the reply is not HTTP that can be understood"
+        case aiohttp.InvalidURL() | ValueError():
+            return "that is not a URL that can be requested"
+        case OSError():
+            return error.strerror or type(error).__name__
+        case _:
+            return type(error).__name__
+
+
+async def failure(method: str, url: str, response: ClientResponse) -> RegistryError:
+    """The error that a reply stands for, with what its body says."""
+    try:
+        body = await read_limited(response, ERROR_BODY_BYTES, "the error")
+    except (InvalidManifest, aiohttp.ClientError):
+        body = b""
+    return error_of(method, url, response.status, response.headers, body, now=datetime.now(UTC))
+
+
+async def read_limited(response: ClientResponse, limit_bytes: int, what: str) -> bytes:
+    """The whole body, at most ``limit_bytes`` of it. Raises InvalidManifest when ``what`` is longer."""
+    parts: list[bytes] = []
+    total = 0
+    async for part in response.content.iter_any():
+        total += len(part)
+        if total > limit_bytes:
+            raise InvalidManifest(f"{what} is longer than {limit_bytes} bytes")
+        parts.append(part)
+    return b"".join(parts)
