@@ -121,10 +121,13 @@ def _parts(source: Text, escape: str) -> list[_Part | None]:
 def _plain_form(parts: list[_Part | None]) -> str:
     """The text with the same lines, in which nothing is left that the library would read otherwise than BuildKit.
 
-    Blank lines and comments become bare comments, and a line that ends an instruction ends in a full stop.
+    Blank lines and comments become bare comments, a line that ends an instruction ends in a full stop, and so does a
+    continuation that the end of the file cuts off.
     """
     plain = ["#" if part is None else part.text + ("\\" if part.continued else " .") for part in parts]
-    return "\n".join([*plain, ".", ""])
+    given = [part for part in parts if part is not None]
+    cut_off = bool(given) and given[-1].continued
+    return "\n".join([*plain, "." if cut_off else "#", ""])
 
 
 def _groups(plain: str) -> Iterator[tuple[int, int]]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from builder.dockerfile.instructions import Command, ExecForm, ShellForm, Word
-from builder.dockerfile.lines import LogicalLine
+from builder.dockerfile.lines import SPACE, LogicalLine
 from builder.dockerfile.words import (
     FlagText,
     NotStrings,
@@ -32,7 +32,7 @@ class Statement:
 
     @property
     def source(self) -> str:
-        return self.line.text
+        return self.line.text.strip(SPACE)
 
     @property
     def span(self) -> Span:
