@@ -1,0 +1,1 @@
+"""``make bench``: Crossdock beside Debian's buildah, on this machine, in one run."""
