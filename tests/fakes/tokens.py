@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import datetime
+import functools
 import json
 import secrets
 import time
@@ -41,6 +42,7 @@ class TokenServer:
     url: str = ""
     _key: rsa.RSAPrivateKey = field(default_factory=lambda: rsa.generate_private_key(65537, 2048))
 
+    @functools.cached_property
     def certificate(self) -> x509.Certificate:
         """The self-signed certificate of the signing key."""
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, ISSUER)])
@@ -72,7 +74,7 @@ class TokenServer:
         now = int(time.time())
         claims = {"iss": ISSUER, "sub": user, "aud": SERVICE, "iat": now, "nbf": now - 60, "exp": now + self.lifetime_s}
         access = [granted for scope in scopes if (granted := self._grant(user, scope))]
-        der = self.certificate().public_bytes(serialization.Encoding.DER)
+        der = self.certificate.public_bytes(serialization.Encoding.DER)
         header = {"typ": "JWT", "alg": "RS256", "x5c": [base64.b64encode(der).decode()]}
         parts = (header, claims | {"jti": secrets.token_hex(8), "access": access})
         signed = b".".join(_base64url(json.dumps(part).encode()) for part in parts)
@@ -126,7 +128,7 @@ async def start_token_registry(tmp: Path) -> AsyncIterator[TokenRegistry]:
     async with start_token_server() as tokens:
         tmp.mkdir(parents=True, exist_ok=True)
         bundle = tmp / "tokens.pem"
-        bundle.write_bytes(tokens.certificate().public_bytes(serialization.Encoding.PEM))
+        bundle.write_bytes(tokens.certificate.public_bytes(serialization.Encoding.PEM))
         auth = {"realm": tokens.url, "service": SERVICE, "issuer": ISSUER, "rootcertbundle": str(bundle)}
         with start_registry(tmp, auth={"token": auth}) as registry:
             yield TokenRegistry(registry, tokens)
