@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import msgspec
-
 from builder import context, events, outputs
 from builder.bases import ResolvedBase, resolve_bases
 from builder.evaluate import Arguments, evaluate_plan
@@ -50,7 +48,7 @@ async def run_build(options: BuildOptions, environ: Mapping[str, str], listen: e
         cache = _step_cache(options, peers, layers, listen)
         stack.push_async_callback(cache.abandon)
         build = _Build(options, plan, peers, layers, cache, work, listen)
-        image = await build.image(Arguments(options.build_args, plan.global_args, predefined, plan.escape))
+        image = await build.image(Arguments(options.build_args, plan.global_args, predefined))
         await build.deliver(image)
         await cache.finish()
 
@@ -67,7 +65,9 @@ class _Peers:
 async def _open_peers(options: RegistryOptions, environ: Mapping[str, str]) -> AsyncIterator[_Peers]:
     credentials = DockerConfig.load(environ, Path(environ.get("HOME") or Path.home()))
     mirrors = {DOCKER_HUB: options.mirrors} if options.mirrors else {}
-    async with Transport(skip_tls_verify=_EVERY_HOST if options.skip_tls_verify else options.skip_tls_verify_hosts) as transport:
+    async with Transport(
+        skip_tls_verify=_EVERY_HOST if options.skip_tls_verify else options.skip_tls_verify_hosts
+    ) as transport:
         yield _Peers(
             pull=Registries(transport, credentials, insecure=options.insecure_hosts, mirrors=mirrors),
             push=Registries(transport, credentials, insecure=options.insecure_hosts, mirrors={}),
@@ -112,14 +112,13 @@ class _Build:
         try:
             bases = await resolve_bases(self.plan, self.peers.pull, self.options.platform)
             executor = await self._executor(bases, arguments)
-            await self.cache.look_up(
-                key for stage in executor.stages.values() for key in stage.keys if key is not None
-            )
+            await self.cache.look_up(key for stage in executor.stages.values() for key in stage.keys if key is not None)
             await permitted
         finally:
             permitted.cancel()
         built = await executor.build(self.plan.target)
-        config = msgspec.structs.replace(built.config, config=with_labels(built.config.config, self.options.labels))
+        labels = self.options.labels
+        config = with_labels(built.config, labels.items()) if labels else built.config
         return compose(config, built.layers)
 
     async def _executor(self, bases: Mapping[int, ResolvedBase], arguments: Arguments) -> Executor:

@@ -66,9 +66,9 @@ def _step_key(chain: CacheKey, step: LayerStep, keyed: Mapping[int, KeyedStage],
             return keys.run_key(chain, step)
         case MakeDirectory():
             return keys.directory_key(chain, step)
-        case CopyFiles(from_stage=None):
+        case CopyFiles():
+            if step.from_stage is not None:
+                return keys.copy_key(chain, step, keys.stage_content(keyed[step.from_stage].end, step))
             if content is None:
                 raise AssertionError(f"the content of {step.sources} was not read")
             return keys.copy_key(chain, step, content.hex)
-        case CopyFiles(from_stage=source):
-            return keys.copy_key(chain, step, keys.stage_content(keyed[source].end, step))

@@ -10,7 +10,7 @@ import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import msgspec
 
@@ -40,7 +40,7 @@ class _LayoutIndex(msgspec.Struct, frozen=True, rename="camel"):
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path) -> Iterator[IO[bytes]]:
     """A file that becomes ``path`` when the block ends well, and is gone when it does not. Raises BuildError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

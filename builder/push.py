@@ -95,8 +95,9 @@ async def _push_layer(layer: Layer, destination: Destination, layers: BuildLayer
 async def _mount(layer: Layer, destination: Destination, layers: BuildLayers) -> bool:
     """True when another repository of the same registry had the layer and the registry mounted it."""
     for origin in layers.origins(layer):
-        same_registry = isinstance(origin, RegistryOrigin) and origin.client.base_url == destination.client.base_url
-        if same_registry and origin.repository != destination.repository:
+        if not isinstance(origin, RegistryOrigin) or origin.client.base_url != destination.client.base_url:
+            continue
+        if origin.repository != destination.repository:
             return await destination.client.mount_blob(
                 destination.repository, layer.descriptor.digest, origin.repository
             )

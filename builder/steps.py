@@ -1,7 +1,4 @@
-"""Instructions → steps: variables expanded, paths made absolute, the image's configuration followed (pure).
-
-A step is what the engine has to do, with all that it needs to do it and nothing that is still text to be interpreted.
-"""
+"""What a build does, step by step: values with all that is needed to do them, and nothing left to interpret."""
 
 from __future__ import annotations
 
