@@ -1,0 +1,60 @@
+"""What the tests of planning share: Dockerfile text → plan → steps, without files or registries."""
+
+from collections.abc import Mapping
+
+from builder.dockerfile.parser import parse
+from builder.evaluate import Arguments, evaluate_plan
+from builder.graph import KeyedStage, context_copies, key_stages
+from builder.plan import ImageBase, Plan, make_plan, platform_args
+from builder.steps import StageSteps
+from cache.keys import CacheKey, KeyBuilder
+from cache.oci.config import ContainerConfig, ImageConfig, RootFS
+from cache.oci.descriptor import Platform
+from cache.oci.digest import Digest
+
+AMD64 = Platform(os="linux", architecture="amd64")
+
+
+def plan_of(text: str, build_args: Mapping[str, str] | None = None, target: str = "") -> Plan:
+    return make_plan(parse(text, "Dockerfile"), build_args or {}, target, platform_args(AMD64, AMD64))
+
+
+def base_image(layer: str = "base", **config: object) -> ImageConfig:
+    container = ContainerConfig(**config)  # type: ignore[arg-type]  # any field, as the test needs
+    return ImageConfig(
+        os="linux", architecture="amd64", config=container, rootfs=RootFS(diff_ids=(Digest.of(layer.encode()),))
+    )
+
+
+def steps_of(
+    text: str,
+    build_args: Mapping[str, str] | None = None,
+    *,
+    base: ImageConfig | None = None,
+    target: str = "",
+) -> tuple[StageSteps, ...]:
+    """The evaluated stages; every image that a stage starts from is ``base``."""
+    plan = plan_of(text, build_args, target)
+    configs = {stage.index: base or base_image() for stage in plan.stages if isinstance(stage.base, ImageBase)}
+    arguments = Arguments(build_args or {}, plan.global_args, platform_args(AMD64, AMD64))
+    return evaluate_plan(plan, configs, arguments, AMD64)
+
+
+def keys_of(
+    text: str,
+    build_args: Mapping[str, str] | None = None,
+    *,
+    base: ImageConfig | None = None,
+    content: str = "files",
+    clamp_mtime_s: int | None = None,
+) -> dict[int, KeyedStage]:
+    """The stages with their keys; every copy from the context takes the same ``content``."""
+    stages = steps_of(text, build_args, base=base)
+    contents = {position: KeyBuilder(content).key() for position, _ in context_copies(stages)}
+    return key_stages(stages, contents, clamp_mtime_s)
+
+
+def layer_keys(text: str, build_args: Mapping[str, str] | None = None, **more: object) -> list[CacheKey]:
+    """The keys of the last stage's layer steps."""
+    stages = keys_of(text, build_args, **more)  # type: ignore[arg-type]  # handed on
+    return [key for key in list(stages.values())[-1].keys if key is not None]

@@ -1,0 +1,117 @@
+"""Instructions become steps with everything expanded."""
+
+import pytest
+
+from builder.errors import BuildError, DockerfileError, PlanError
+from builder.steps import CopyFiles, MakeDirectory, Metadata, RunCommand
+from tests.builder.planning import base_image, steps_of
+
+
+def test_run_sees_env_and_declared_arguments():
+    stage = steps_of(
+        'FROM a\nARG A=1\nENV B=2 C=$A\nARG UNSET\nRUN ["prog", "$A"]\nRUN echo $A\n', {"UNDECLARED": "x"}
+    )[-1]
+    exec_form, shell_form = (step for step in stage.steps if isinstance(step, RunCommand))
+    assert exec_form.argv == ("prog", "$A")
+    assert shell_form.argv == ("/bin/sh", "-c", "echo $A")
+    assert {k: v for k, v in shell_form.environment.items() if k != "PATH"} == {"A": "1", "B": "2", "C": "1"}
+    assert shell_form.created_by == "RUN |1 A=1 /bin/sh -c echo $A # buildkit"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("ARG V=arg\nENV V=env", "env"),
+        ("ENV V=env\nARG V=arg", "arg"),
+        ("ENV V=env\nARG V", "env"),
+        ("ARG V=arg\nENV V=$V-env", "arg-env"),
+    ],
+)
+def test_of_arg_and_env_the_later_wins(text, expected):
+    stage = steps_of(f"FROM a\n{text}\nRUN x\n")[-1]
+    assert stage.steps[-1].environment["V"] == expected
+
+
+def test_build_args_override_defaults_and_global_args_need_a_declaration():
+    text = "ARG G=global\nFROM a\nARG D=default\nRUN one\nARG G\nRUN two\n"
+    one, two = (s for s in steps_of(text, {"D": "given"})[-1].steps if isinstance(s, RunCommand))
+    assert (one.environment["D"], one.environment.get("G"), two.environment["G"]) == ("given", None, "global")
+
+
+def test_proxy_arguments_reach_commands_but_not_keys():
+    run = steps_of("FROM a\nRUN x\n", {"HTTP_PROXY": "http://p:1", "no_proxy": "n", "OTHER": "o"})[-1].steps[0]
+    assert isinstance(run, RunCommand)
+    assert run.environment["HTTP_PROXY"] == "http://p:1"
+    assert run.environment["no_proxy"] == "n"
+    assert "OTHER" not in run.environment
+    assert not {"HTTP_PROXY", "no_proxy"} & set(run.keyed_environment)
+
+
+def test_a_declared_proxy_argument_is_keyed():
+    run = steps_of("FROM a\nARG HTTP_PROXY\nRUN x\n", {"HTTP_PROXY": "http://p:1"})[-1].steps[-1]
+    assert run.keyed_environment["HTTP_PROXY"] == "http://p:1"
+
+
+def test_a_stage_on_a_stage_goes_on_from_its_configuration_and_arguments():
+    first, second = steps_of(
+        'FROM a AS one\nARG A=1\nENV B=2\nWORKDIR /w\nUSER u\nSHELL ["/bin/bash", "-c"]\nFROM one\nRUN $A\n'
+    )
+    run = second.steps[0]
+    assert isinstance(run, RunCommand)
+    assert (run.cwd, run.user, run.argv[0]) == ("/w", "u", "/bin/bash")
+    assert (run.environment["A"], run.environment["B"]) == ("1", "2")
+    assert first.config.config.working_dir == "/w"
+
+
+def test_copy_expands_paths_and_flags():
+    step = steps_of('FROM a\nENV D=/dst U=app\nWORKDIR /w\nCOPY --chown=$U:1 --chmod=0750 ["$D/a", "b c", "${D}/"]\n')[
+        -1
+    ].steps[-1]
+    assert isinstance(step, CopyFiles)
+    assert (step.sources, step.destination, step.workdir) == (("/dst/a", "b c"), "/dst/", "/w")
+    assert (step.chown, step.chmod, step.from_stage, step.unpack) == ("app:1", 0o750, None, False)
+    assert step.created_by == "COPY --chown=app:1 --chmod=0750 /dst/a b c /dst/ # buildkit"
+
+
+def test_workdir_is_a_step_and_relative_ones_go_on():
+    steps = steps_of("FROM a\nWORKDIR /a\nUSER 5\nWORKDIR b\n")[-1].steps
+    assert [(s.path, s.user) for s in steps if isinstance(s, MakeDirectory)] == [("/a", ""), ("/a/b", "5")]
+
+
+def test_metadata_ends_in_the_configuration():
+    stage = steps_of(
+        'FROM a\nLABEL l=$X"y"\nEXPOSE 80 90/udp\nVOLUME /v\nSTOPSIGNAL INT\nCMD c\nENTRYPOINT ["e"]\n',
+        base=base_image(cmd=("old",)),
+    )[-1]
+    config = stage.config.config
+    assert all(isinstance(step, Metadata) for step in stage.steps)
+    assert config.labels == {"l": "y"}
+    assert set(config.exposed_ports or ()) == {"80/tcp", "90/udp"}
+    assert config.volumes == {"/v": {}}
+    assert (config.stop_signal, config.entrypoint, config.cmd) == ("INT", ("e",), ("/bin/sh", "-c", "c"))
+
+
+def test_entrypoint_drops_an_inherited_cmd():
+    assert steps_of('FROM a\nENTRYPOINT ["e"]\n', base=base_image(cmd=("old",)))[-1].config.config.cmd is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("EXPOSE 99999", "invalid port"),
+        ("COPY --chmod=u+x a b", "expected an octal mode"),
+        ("STOPSIGNAL NOPE", "unknown signal"),
+        ("WORKDIR $NOTHING", "empty after expansion"),
+    ],
+)
+def test_faults_show_their_line(text, message):
+    with pytest.raises(DockerfileError, match=message) as caught:
+        steps_of(f"FROM a\n{text}\n")
+    assert "Dockerfile:2" in str(caught.value)
+
+
+def test_a_base_with_triggers_is_refused():
+    with pytest.raises(PlanError, match="ONBUILD") as caught:
+        steps_of("FROM a\n", base=base_image(on_build=("RUN x",)))
+    assert isinstance(caught.value, BuildError)
+    assert "Dockerfile:1" in str(caught.value)
