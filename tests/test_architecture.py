@@ -26,17 +26,22 @@ LEVELS = {
         cache.errors cache.store
         cache.oci.codec cache.oci.config cache.oci.descriptor cache.oci.digest cache.oci.errors cache.oci.layer
         cache.oci.manifest cache.oci.media_types cache.oci.reference
-        builder.changes builder.errors builder.options
+        builder.changes builder.errors builder.options builder.records
     """,
     1: """
         cache.keys cache.paths cache.verify
     """,
-    2: "",
-    3: "",
+    2: """
+        builder.isolation builder.sandbox builder.sandbox_root builder.stubs
+    """,
+    3: """
+        builder.run
+    """,
     4: "",
 }
 LEVEL_OF = {module: level for level, modules in LEVELS.items() for module in modules.split()}
 READS_THE_ENVIRONMENT = {"builder.sandbox"}  # a program of its own, started as a child
+SANDBOX = {"builder.sandbox", "builder.sandbox_root", "builder.records"}  # all that it is made of
 
 
 class Import(NamedTuple):
@@ -144,14 +149,16 @@ def test_only_entry_points_read_the_environment():
     assert not {module for module in readers - READS_THE_ENVIRONMENT if LEVEL_OF.get(module, 0) < 4}
 
 
-def test_the_sandbox_child_imports_only_the_standard_library():
+def test_the_sandbox_child_imports_only_the_standard_library_and_itself():
     tops = {
         name.split(".")[0]
-        for node in ast.walk(TREES["builder.sandbox"])
+        for module in SANDBOX
+        for node in ast.walk(TREES[module])
         if isinstance(node, ast.Import | ast.ImportFrom)
         for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names])
     }
-    assert tops <= sys.stdlib_module_names
+    assert tops <= sys.stdlib_module_names | {"builder"}
+    assert {found.imported for found in IMPORTS if found.importer in SANDBOX} - {"builder"} <= SANDBOX
 
 
 @pytest.mark.parametrize(
