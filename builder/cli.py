@@ -100,7 +100,7 @@ def make_options(values: Values, environ: Mapping[str, str]) -> BuildOptions:
         platform=_platform(_text(values, "custom_platform")),
         clamp_mtime_s=_clamp(values, environ),
         state_dir=Path(_text(values, "state_dir") or _default_state_dir(environ)).absolute(),
-        rung="" if values["isolation"] == "auto" else _text(values, "isolation"),
+        rung=_rung(_text(values, "isolation")),
         cache=_cache(values),
         output=_output(values),
         registry=_registry(values),
@@ -161,6 +161,12 @@ def _platform(text: str) -> Platform:
         return Platform.parse(text or f"linux/{machine.machine()}")
     except ValueError as error:
         raise click.UsageError(f"--custom-platform: {error}") from error
+
+
+def _rung(text: str) -> str:
+    if text not in ("auto", "overlay", "namespaces", "chroot"):
+        raise click.UsageError(f"--isolation {text}: expected auto, overlay, namespaces or chroot")
+    return "" if text == "auto" else text
 
 
 def _clamp(values: Values, environ: Mapping[str, str]) -> int | None:

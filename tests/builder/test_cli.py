@@ -1,0 +1,107 @@
+"""Arguments become options; wrong ones a clear message and status 2."""
+
+from pathlib import Path
+
+import pytest
+
+from builder import cli, flags
+from builder.options import BuildOptions
+
+
+def parse(arguments: list[str], environ: dict[str, str] | None = None) -> BuildOptions:
+    values = cli._command().main(flags.explicit_booleans(arguments), standalone_mode=False)
+    return cli.make_options(values, {"HOME": "/home/user", **(environ or {})})
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Path:
+    (tmp_path / "Dockerfile").write_text("FROM scratch\n")
+    return tmp_path
+
+
+def test_an_executor_s_command_line(context):
+    options = parse(
+        [
+            f"--context=dir://{context}",
+            "--destination=registry.example/app:1",
+            "-d",
+            "app:2",
+            "--cache",
+            "--cache-repo=registry.example/cache",
+            "--build-arg=A=1",
+            "--build-arg",
+            "FROM_ENVIRONMENT",
+            "--build-arg=ABSENT",
+            "--insecure-registry=a:1",
+            "--registry-mirror=mirror.example/hub",
+            "--snapshotMode=redo",
+            "--force",
+        ],
+        {"FROM_ENVIRONMENT": "e"},
+    )
+    assert [str(name) for name in options.output.destinations] == ["registry.example/app:1", "docker.io/library/app:2"]
+    assert options.cache.enabled
+    assert str(options.cache.repository) == "registry.example/cache:latest"
+    assert options.build_args == {"A": "1", "FROM_ENVIRONMENT": "e"}
+    assert options.registry.insecure_hosts == {"a:1"}
+    assert options.registry.mirrors == ("mirror.example/hub",)
+    assert options.dockerfile == context / "Dockerfile"
+    assert options.state_dir == Path("/home/user/.cache/crossdock/build")
+
+
+def test_booleans_are_flags_with_an_optional_value_behind_an_equals_sign(context):
+    assert parse([str(context), "--no-push", "--cache"]).cache.enabled
+    assert not parse([str(context), "--no-push", "--cache", "--cache=false"]).cache.enabled
+    assert parse(["--no-push", "--cache", str(context)]).context == context
+
+
+def test_times_are_clamped_by_flag_or_environment(context):
+    assert parse([str(context), "--no-push"]).clamp_mtime_s is None
+    assert parse([str(context), "--no-push", "--reproducible"]).clamp_mtime_s == 0
+    assert parse([str(context), "--no-push"], {"SOURCE_DATE_EPOCH": "17"}).clamp_mtime_s == 17
+
+
+def test_no_push_keeps_names_for_archives(context):
+    output = parse([str(context), "--no-push", "-d", "a:1", "--tar-path=image.tar"]).output
+    assert output.destinations == ()
+    assert [str(name) for name in output.tar_names] == ["docker.io/library/a:1"]
+    assert output.tar_path == Path("image.tar").absolute()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give --destination"),
+        (["-d", "UPPER:1"], "invalid image reference 'UPPER:1'"),
+        (["--no-push", "--build-arg", "=x"], "expected NAME=VALUE"),
+        (["--no-push", "--label", "x"], "expected NAME=VALUE"),
+        (["--no-push", "--dockerfile", "missing"], "no Dockerfile 'missing'"),
+        (["--no-push", "--context", "s3://bucket/key"], "s3://… is not supported"),
+        (["--no-push", "--custom-platform", "linux"], "not a platform"),
+        (["--no-push", "--cache-reop", "x"], "No such option"),
+        (["--no-push", "--isolation", "none"], "expected auto, overlay, namespaces or chroot"),
+    ],
+)
+def test_wrong_usage_is_one_paragraph_and_status_2(context, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(context)
+    assert cli.main(arguments) == 2
+    shown = capsys.readouterr().err
+    assert message in shown
+    assert "Traceback" not in shown
+
+
+def test_a_missing_context_is_named(capsys):
+    assert cli.main(["/nowhere", "--no-push"]) == 2
+    assert "the context /nowhere is not a directory" in capsys.readouterr().err
+
+
+def test_every_flag_is_listed_once():
+    spellings = [spelling for flag in flags.ALL for spelling in flag.spellings]
+    assert len(spellings) == len(set(spellings))
+
+
+def test_help_lists_what_is_honoured(capsys):
+    assert cli.main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    for flag in flags.HONOURED:
+        assert f"--{flag.name}" in shown
