@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Container, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -53,6 +53,13 @@ async def run_build(options: BuildOptions, environ: Mapping[str, str], listen: e
         await cache.finish()
 
 
+class _EveryHost:
+    """What ``--insecure`` and ``--skip-tls-verify`` without a host stand for."""
+
+    def __contains__(self, host: object) -> bool:
+        return True
+
+
 @dataclass(frozen=True, slots=True)
 class _Peers:
     """The registries that a build talks to, as it pulls from them and as it pushes to them."""
@@ -65,13 +72,16 @@ class _Peers:
 async def _open_peers(options: RegistryOptions, environ: Mapping[str, str]) -> AsyncIterator[_Peers]:
     credentials = DockerConfig.load(environ, Path(environ.get("HOME") or Path.home()))
     mirrors = {DOCKER_HUB: options.mirrors} if options.mirrors else {}
-    async with Transport(
-        skip_tls_verify=_EVERY_HOST if options.skip_tls_verify else options.skip_tls_verify_hosts
-    ) as transport:
+    unverified = _EveryHost() if options.skip_tls_verify else options.skip_tls_verify_hosts
+    async with Transport(skip_tls_verify=unverified) as transport:
         yield _Peers(
-            pull=Registries(transport, credentials, insecure=options.insecure_hosts, mirrors=mirrors),
-            push=Registries(transport, credentials, insecure=options.insecure_hosts, mirrors={}),
+            pull=Registries(transport, credentials, _insecure(options, options.insecure_pull), mirrors),
+            push=Registries(transport, credentials, _insecure(options, options.insecure_push)),
         )
+
+
+def _insecure(options: RegistryOptions, everywhere: bool) -> Container[str]:
+    return _EveryHost() if everywhere else options.insecure_hosts
 
 
 @asynccontextmanager
