@@ -67,13 +67,14 @@ class _HelperReply(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class DockerConfig:
-    """The credentials in a ``config.json``. ``environ`` is what its helpers are started with."""
+    """The credentials in a ``config.json``. ``environ`` is what its helpers are started with, once per host."""
 
     path: Path | None = None
     auths: Mapping[str, Credential] = field(default_factory=dict)
     store: str = ""
     helpers: Mapping[str, str] = field(default_factory=dict)
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+    _answers: dict[str, Credential] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def load(cls, environ: Mapping[str, str], home: Path) -> DockerConfig:
@@ -111,11 +112,16 @@ class DockerConfig:
         host = canonical_host(host)
         helper = _best(self.helpers, host, "")
         if helper:
-            return self._ask(helper, host)
+            return self._asked(helper, host)
         found = _best(self.auths, host, repository)
         if found is not None and found != ANONYMOUS:
             return found
-        return self._ask(self.store, host) if self.store else ANONYMOUS
+        return self._asked(self.store, host) if self.store else ANONYMOUS
+
+    def _asked(self, helper: str, host: str) -> Credential:
+        if host not in self._answers:
+            self._answers[host] = self._ask(helper, host)
+        return self._answers[host]
 
     def _ask(self, helper: str, host: str) -> Credential:
         name = f"docker-credential-{helper}"

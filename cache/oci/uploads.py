@@ -138,6 +138,19 @@ class Uploads(RegistrySession):
             raise RegistryError(method, str(response.url), response.status, reason=reason) from error
 
 
+def bytes_source(data: bytes) -> Source:
+    """The source of a blob that is in memory."""
+
+    @contextlib.asynccontextmanager
+    async def opened() -> AsyncIterator[AsyncIterator[bytes]]:
+        async def chunks() -> AsyncIterator[bytes]:
+            yield data
+
+        yield chunks()
+
+    return opened
+
+
 def _push_to(location: str) -> tuple[str, ...]:
     """The scope of an upload's repository; none when its location does not show it (the registry will say then)."""
     match = _REPOSITORY.search(location)
