@@ -18,6 +18,7 @@ from pathlib import Path
 from cache import durable, paths
 from cache.errors import BlobNotFound, DigestMismatch, SizeMismatch
 from cache.oci.digest import Digest
+from cache.verify import check_expected
 
 LEFTOVER_AGE_S = 24 * 3600
 """Files in ``v1/incoming`` that have not been written to for so long belong to nobody any more."""
@@ -118,11 +119,12 @@ class OpenBlob:
 class IncomingBlob:
     """A blob being written. The lock orders a discard behind a write whose caller was cancelled meanwhile."""
 
-    def __init__(self, blobs: BlobFiles) -> None:
+    def __init__(self, blobs: BlobFiles, expected: Digest | None) -> None:
+        self._expected = expected
         self._blobs = blobs
         self._lock = threading.Lock()
         self._file: io.FileIO | None = None
-        self._hash = hashlib.sha256()
+        self._hash = hashlib.new(expected.algorithm if expected else "sha256")
         self._size_bytes = 0
         self._ended = False
 
@@ -134,6 +136,7 @@ class IncomingBlob:
     def commit(self, data: bytes, digest: Digest) -> int:
         """Appends ``data``, moves the blob into place and returns its size in bytes. Raises DigestMismatch."""
         with self._lock:
+            check_expected(self._expected, digest)
             path = self._append(data)
             actual = self._digest(path, digest.algorithm)
             if actual != digest:
@@ -167,7 +170,7 @@ class IncomingBlob:
         return Path(self._file.name)
 
     def _digest(self, path: Path, algorithm: str) -> Digest:
-        """The digest of what was written; algorithms other than the usual one read it again."""
+        """The digest of what was written; algorithms other than the one expected read it again."""
         if algorithm == self._hash.name:
             return Digest(algorithm, self._hash.hexdigest())
         with path.open("rb") as file:

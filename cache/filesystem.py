@@ -70,8 +70,8 @@ class FilesystemStore:
             yield chunk
 
     @asynccontextmanager
-    async def writer(self) -> AsyncGenerator[BlobWriter, None]:
-        blob = IncomingBlob(self._blobs)
+    async def writer(self, expected: Digest | None = None) -> AsyncGenerator[BlobWriter, None]:
+        blob = IncomingBlob(self._blobs, expected)
         try:
             yield _Writer(self._run, blob)
         finally:

@@ -10,6 +10,7 @@ from cache import paths, ranges
 from cache.errors import BlobNotFound, DigestMismatch, RecordConflict
 from cache.oci.digest import Digest
 from cache.store import ABSENT, CHUNK_BYTES, Absent, BlobWriter, Record
+from cache.verify import check_expected
 
 
 class MemoryStore:
@@ -48,8 +49,8 @@ class MemoryStore:
             await chunks.aclose()
 
     @asynccontextmanager
-    async def writer(self) -> AsyncGenerator[BlobWriter, None]:
-        writer = _Writer(self._blobs)
+    async def writer(self, expected: Digest | None = None) -> AsyncGenerator[BlobWriter, None]:
+        writer = _Writer(self._blobs, expected)
         try:
             yield writer
         finally:
@@ -93,7 +94,8 @@ async def _chunks(blob: bytes, positions: range) -> AsyncGenerator[bytes, None]:
 
 
 class _Writer:
-    def __init__(self, blobs: dict[Digest, bytes]) -> None:
+    def __init__(self, blobs: dict[Digest, bytes], expected: Digest | None) -> None:
+        self._expected = expected
         self._blobs = blobs
         self._content = bytearray()
         self._ended = False
@@ -104,6 +106,7 @@ class _Writer:
 
     async def commit(self, digest: Digest) -> int:
         self._refuse_when_ended()
+        check_expected(self._expected, digest)
         actual = Digest.of(self._content, digest.algorithm)
         if actual != digest:
             raise DigestMismatch(digest, actual, len(self._content))

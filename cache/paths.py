@@ -4,6 +4,7 @@
     ├── blobs/sha256/ab/abcd…                              immutable content: layers, configs, manifests
     ├── incoming/…                                         blobs on their way in; whatever is old is rubbish
     ├── locks/00 … ff                                      on disk only: who may change the records of a shard
+    ├── probe                                              in buckets only: written and read to see whether that works
     └── records/
         ├── repositories/<namespace>/<repository…>/
         │   ├── _tags/<tag>                                what the tag points to, and when that was last checked
@@ -25,6 +26,7 @@ BLOBS = f"{VERSION}/blobs/"
 TEMPORARY = f"{VERSION}/incoming/"
 LOCKS = f"{VERSION}/locks/"
 RECORDS = f"{VERSION}/records/"
+PROBE = f"{VERSION}/probe"
 HOSTED = "_hosted"
 
 
@@ -43,6 +45,11 @@ def blob_digest(name: str) -> Digest | None:
     except ValueError:
         return None
     return digest if blob(digest) == name else None
+
+
+def temporary(token: str) -> str:
+    """The stored name of something on its way in; ``token`` is random."""
+    return TEMPORARY + token
 
 
 def record(name: str) -> str:

@@ -53,8 +53,12 @@ class BlobStore(Protocol):
         ValueError for a negative bound.
         """
 
-    def writer(self) -> AbstractAsyncContextManager[BlobWriter]:
-        """A new blob."""
+    def writer(self, expected: Digest | None = None) -> AbstractAsyncContextManager[BlobWriter]:
+        """A new blob.
+
+        Whoever knows beforehand which digest will be committed says so in ``expected``: it saves some stores a copy
+        or a second reading. The commit must name the same one then (ValueError).
+        """
 
     async def delete(self, digest: Digest) -> None:
         """Removes the blob; nothing happens when it is not there."""

@@ -8,6 +8,12 @@ from cache.errors import DigestMismatch, SizeMismatch
 from cache.oci.digest import Digest
 
 
+def check_expected(expected: Digest | None, digest: Digest) -> None:
+    """Returns when a writer that was opened for ``expected`` (None = for anything) may commit ``digest``."""
+    if expected is not None and digest != expected:
+        raise ValueError(f"a writer for {expected} cannot commit {digest}")
+
+
 class Verifier:
     """Counts and hashes what passes, and says at the end whether it was the expected content."""
 
