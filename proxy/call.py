@@ -1,0 +1,51 @@
+"""One request on its way through the endpoints: who asks, for what, and what every reply to it says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from cache.entry import FEATURES_HEADER, LOOKUP_FEATURE
+from cache.oci.credentials import Credential
+from cache.oci.digest import Digest
+from proxy.routing import Proxied, Route
+
+SCOPE = web.RequestKey("scope", str)
+"""What a client needs a token for, should credentials be wanted."""
+UPSTREAM = web.RequestKey("upstream", str)
+"""The upstream that the request goes to, for messages; absent for our own."""
+API_HEADERS = {"Docker-Distribution-API-Version": "registry/2.0", FEATURES_HEADER: LOOKUP_FEATURE}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request with its repository resolved. ``name`` is the repository as the client calls it."""
+
+    http: web.Request
+    name: str
+    route: Route
+    identity: Credential
+
+    @property
+    def owner(self) -> str:
+        """Whose uploads these are."""
+        return self.identity.fingerprint
+
+    def headers(
+        self, outcome: str, digest: Digest | None = None, more: Mapping[str, str] | None = None
+    ) -> dict[str, str]:
+        """The headers that say what happened. ``outcome`` is hit, miss, stale or bypass."""
+        headers = {**API_HEADERS, "X-Cache": outcome, **(more or {})}
+        if isinstance(self.route, Proxied):
+            headers["OCI-Namespace"] = self.route.upstream.name
+        if digest is not None:
+            headers["Docker-Content-Digest"] = str(digest)
+        return headers
+
+    def path(self, rest: str) -> str:
+        """A relative Location in this repository, with the ``ns`` that the request came with."""
+        ns = self.http.query.get("ns")
+        query = f"?ns={ns}" if ns is not None else ""
+        return f"/v2/{self.name}/{rest}{query}"

@@ -1,0 +1,84 @@
+"""The errors of the proxy.
+
+ProxyError
+├── ConfigError(problems)       the proxy cannot start as it was told to
+└── Refused(status, code)       a request that gets another answer than success, in distribution-spec's terms
+    ├── InvalidRequest          400, with the spec's code for what is wrong
+    ├── CredentialsNeeded       401: who asks must say who he is, or is not who he says
+    ├── Unknown                 404
+    ├── Unsupported             405
+    ├── TooLarge                413
+    └── OutOfOrder              416: an upload chunk or a range that does not fit
+
+What an upstream or the store refused stays theirs (``cache.oci.errors``, ``cache.errors``); ``proxy.replies`` says
+what status and code each of them becomes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class ProxyError(Exception):
+    """Anything that the proxy refuses or cannot do."""
+
+
+class ConfigError(ProxyError):
+    """A configuration with faults; all of them are listed."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("the proxy's configuration is not usable: " + "; ".join(problems))
+        self.problems = tuple(problems)
+
+
+class Refused(ProxyError):
+    """An answer other than success; ``code`` is one of distribution-spec's error codes."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+class InvalidRequest(Refused):
+    """A request that cannot be understood or must not be carried out as it stands."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(400, code, message)
+
+
+class CredentialsNeeded(Refused):
+    """No credentials, or ones that cannot be read; ``scope`` is what they are wanted for ("" = nothing special)."""
+
+    def __init__(self, message: str, scope: str = "") -> None:
+        super().__init__(401, "UNAUTHORIZED", message)
+        self.scope = scope
+
+
+class Unknown(Refused):
+    """No such repository, manifest, blob or upload (as far as who asks may know)."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(404, code, message)
+
+
+class Unsupported(Refused):
+    """An operation that this proxy does not offer."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(405, "UNSUPPORTED", message)
+
+
+class TooLarge(Refused):
+    """A body that is longer than we take."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(413, "SIZE_INVALID", message)
+
+
+class OutOfOrder(Refused):
+    """A chunk that does not begin where the upload stands; ``received_bytes`` is where that is."""
+
+    def __init__(self, message: str, received_bytes: int) -> None:
+        super().__init__(416, "BLOB_UPLOAD_INVALID", message)
+        self.received_bytes = received_bytes

@@ -1,0 +1,162 @@
+"""Requests under ``/v2/`` to their endpoints, and our own endpoints beside them."""
+
+from __future__ import annotations
+
+import time
+from typing import assert_never
+
+import msgspec
+import structlog
+from aiohttp import web
+
+from cache.entry import InvalidEntry, LookupRequest, decode_request, encode_reply
+from cache.errors import CacheError
+from cache.oci.reference import check_repository
+from proxy import identity, pulling, pushing
+from proxy.call import API_HEADERS, SCOPE, UPSTREAM, Call
+from proxy.errors import CredentialsNeeded, InvalidRequest
+from proxy.request import (
+    CancelUpload,
+    DeleteBlob,
+    DeleteManifest,
+    FinishUpload,
+    ListTags,
+    Ping,
+    PutManifest,
+    ReadBlob,
+    ReadManifest,
+    Request,
+    StartUpload,
+    UploadChunk,
+    UploadStatus,
+    parse_request,
+)
+from proxy.routing import Proxied, route
+from proxy.services import Services
+
+READY_TTL_S = 5.0
+LOOKUP_BYTES = 1 << 20
+
+log = structlog.get_logger()
+
+
+class Endpoints:
+    """What the proxy answers, over its services."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._ready_until = 0.0
+
+    async def registry(self, http: web.Request) -> web.StreamResponse:
+        """Everything under ``/v2/``."""
+        request = parse_request(http.method, http.rel_url.raw_path, http.query)
+        if isinstance(request, Ping):
+            return ping(http)
+        return await self._answer(self._call(http, request.name, _actions(request)), request)
+
+    def _call(self, http: web.Request, name: str, actions: str) -> Call:
+        """The request with its repository resolved. Raises Unknown, CredentialsNeeded."""
+        http[SCOPE] = f"repository:{name}:{actions}"
+        resolved = route(self._services.config, name, http.query.get("ns"))
+        if isinstance(resolved, Proxied):
+            http[UPSTREAM] = resolved.upstream.name
+        return Call(http, name, resolved, identity.read_authorization(http.headers.get("Authorization")))
+
+    async def _answer(self, call: Call, request: Request) -> web.StreamResponse:
+        match request:
+            case Ping():
+                return ping(call.http)
+            case ReadManifest():
+                return await pulling.read_manifest(self._services, call, request)
+            case ReadBlob():
+                return await pulling.read_blob(self._services, call, request)
+            case ListTags():
+                return await pulling.list_tags(self._services, call, request)
+            case _:
+                return await self._answer_push(call, request)
+
+    async def _answer_push(self, call: Call, request: pushing.PushRequest) -> web.StreamResponse:
+        match request:
+            case PutManifest():
+                return await pushing.put_manifest(self._services, call, request)
+            case DeleteManifest():
+                return await pushing.delete_manifest(self._services, call, request)
+            case DeleteBlob():
+                return await pushing.delete_blob(self._services, call, request)
+            case StartUpload():
+                return await pushing.start_upload(self._services, call, request)
+            case UploadChunk():
+                return await pushing.upload_chunk(self._services, call, request)
+            case FinishUpload():
+                return await pushing.finish_upload(self._services, call, request)
+            case UploadStatus():
+                return await pushing.upload_status(self._services, call, request)
+            case CancelUpload():
+                return await pushing.cancel_upload(self._services, call, request)
+            case _:
+                assert_never(request)
+
+    async def lookup(self, http: web.Request) -> web.Response:
+        """Many cache keys at once."""
+        asked = _lookup_request(await _read(http, LOOKUP_BYTES))
+        call = self._call(http, check_repository(asked.repository), "pull")
+        found = await self._services.lookup.find(call.route, asked.keys, call.identity)
+        headers = call.headers("bypass")
+        return web.Response(body=encode_reply(found), content_type="application/json", headers=headers)
+
+    async def token(self, http: web.Request) -> web.Response:
+        """A token that carries the credential that it is asked for with (``proxy.identity``)."""
+        if http.method == "POST":
+            form = await http.post()
+            texts = {key: value for key, value in form.items() if isinstance(value, str)}
+            credential = identity.read_token_form(texts)
+        else:
+            credential = identity.read_authorization(http.headers.get("Authorization"))
+        token = identity.issue_token(credential)
+        body = {"token": token, "access_token": token, "expires_in": identity.TOKEN_LIFE_S}
+        headers = {"Cache-Control": "no-store"}
+        return web.Response(body=msgspec.json.encode(body), content_type="application/json", headers=headers)
+
+    async def health(self, http: web.Request) -> web.Response:
+        """The process answers."""
+        return web.Response(text="ok\n")
+
+    async def ready(self, http: web.Request) -> web.Response:
+        """The store can be read and written; upstreams do not count."""
+        if time.monotonic() >= self._ready_until:
+            try:
+                await self._services.store.check()
+            except CacheError as error:
+                log.warning("store_failed", error=str(error))
+                return web.Response(status=503, text="the store does not work\n")
+            self._ready_until = time.monotonic() + READY_TTL_S
+        return web.Response(text="ready\n")
+
+
+def ping(http: web.Request) -> web.Response:
+    """``GET /v2/``: asks for credentials, since clients bring none later when this needs none (``proxy.identity``)."""
+    if "Authorization" not in http.headers:
+        raise CredentialsNeeded("credentials for the upstream, or an anonymous token, are wanted")
+    identity.read_authorization(http.headers["Authorization"])
+    return web.Response(body=b"{}", content_type="application/json", headers=API_HEADERS)
+
+
+def _actions(request: Request) -> str:
+    return "pull" if isinstance(request, ReadManifest | ReadBlob | ListTags) else "pull,push"
+
+
+def _lookup_request(body: bytes) -> LookupRequest:
+    try:
+        return decode_request(body)
+    except InvalidEntry as error:
+        raise InvalidRequest("UNSUPPORTED", str(error)) from error
+
+
+async def _read(http: web.Request, limit_bytes: int) -> bytes:
+    """The whole body. Raises InvalidRequest when it is longer than ``limit_bytes``."""
+    parts: list[bytes] = []
+    async for part in http.content.iter_any():
+        parts.append(part)
+        if sum(map(len, parts)) > limit_bytes:
+            raise InvalidRequest("SIZE_INVALID", f"the body is longer than {limit_bytes} bytes")
+    return b"".join(parts)

@@ -1,0 +1,110 @@
+"""Repositories that exist only here: cache repositories, open to all who reach the proxy.
+
+A manifest is taken only when every blob that it needs is in its repository, and shown only while they are: an entry
+of a build cache is whole or absent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from cache.catalog import Catalog, TagEntry
+from cache.oci.descriptor import Descriptor
+from cache.oci.digest import Digest
+from cache.oci.manifest import Index, Manifest
+from cache.store import BlobStore
+from proxy.blobs import BLOB_TYPE, StoredBlob
+from proxy.errors import InvalidRequest, Unknown
+from proxy.manifests import FoundManifest
+from proxy.routing import Hosted
+
+
+class HostedRepositories:
+    """The content of hosted repositories. Every method raises StoreUnavailable when the store fails."""
+
+    def __init__(self, store: BlobStore, catalog: Catalog, now: Callable[[], float] = time.time) -> None:
+        self._store = store
+        self._catalog = catalog
+        self._now = now
+
+    async def find_blob(self, route: Hosted, digest: Digest) -> StoredBlob:
+        """The blob. Raises Unknown."""
+        member, size_bytes = await asyncio.gather(self._member(route, digest), self._store.stat(digest))
+        if member is None or size_bytes is None:
+            raise Unknown("BLOB_UNKNOWN", f"repository {route} has no blob {digest}")
+        return StoredBlob(digest, size_bytes)
+
+    async def add_blob(self, route: Hosted, digest: Digest, size_bytes: int) -> None:
+        """Notes that the repository has a blob that is in the store."""
+        if await self._member(route, digest) is None:
+            descriptor = Descriptor(media_type=BLOB_TYPE, digest=digest, size=size_bytes)
+            await self._catalog.add_member(route.namespace, route.repository, descriptor)
+
+    async def remove_blob(self, route: Hosted, digest: Digest) -> None:
+        """Takes the blob out of the repository. Raises Unknown."""
+        await self.find_blob(route, digest)
+        await self._catalog.remove_member(route.namespace, route.repository, digest)
+
+    async def find_manifest(self, route: Hosted, reference: str | Digest) -> FoundManifest:
+        """The manifest under a tag or digest. Raises Unknown."""
+        digest = reference if isinstance(reference, Digest) else await self._tagged(route, reference)
+        held = await self._catalog.manifest(route.namespace, route.repository, digest) if digest else None
+        if digest is None or held is None:
+            raise Unknown("MANIFEST_UNKNOWN", f"repository {route} has no manifest {reference}")
+        raw, media_type = held
+        return FoundManifest(Descriptor(media_type=media_type, digest=digest, size=len(raw)), raw, "hit")
+
+    async def put_manifest(self, route: Hosted, reference: str | Digest, manifest: Manifest | Index) -> None:
+        """Keeps the manifest, and points the tag to it. Raises InvalidRequest when a blob that it needs is missing.
+
+        A ``reference`` that is a digest has been checked; it is kept as it is, whatever its algorithm.
+        """
+        if isinstance(manifest, Manifest):
+            await self._require_blobs(route, manifest)
+        descriptor = manifest.descriptor
+        if isinstance(reference, Digest):
+            descriptor = Descriptor(media_type=manifest.media_type, digest=reference, size=len(manifest.raw))
+        await self._catalog.put_blob_bytes(route.namespace, route.repository, descriptor, manifest.raw)
+        if isinstance(reference, str):
+            entry = TagEntry(descriptor, self._now())
+            await self._catalog.set_tag(route.namespace, route.repository, reference, entry)
+
+    async def remove_manifest(self, route: Hosted, reference: str | Digest) -> None:
+        """Removes a tag; or a manifest and all tags that point to it. Raises Unknown."""
+        if isinstance(reference, str):
+            if await self._tagged(route, reference) is None:
+                raise Unknown("MANIFEST_UNKNOWN", f"repository {route} has no tag {reference}")
+            await self._catalog.remove_tag(route.namespace, route.repository, reference)
+            return
+        await self.find_manifest(route, reference)
+        for tag in await self._catalog.tags(route.namespace, route.repository):
+            if await self._tagged(route, tag) == reference:
+                await self._catalog.remove_tag(route.namespace, route.repository, tag)
+        await self._catalog.remove_member(route.namespace, route.repository, reference)
+
+    async def tags(self, route: Hosted) -> list[str]:
+        """All tags in order. Raises Unknown when there is none: a repository is what has been pushed to it."""
+        tags = await self._catalog.tags(route.namespace, route.repository)
+        if not tags:
+            raise Unknown("NAME_UNKNOWN", f"repository {route} is not known here")
+        return tags
+
+    async def _tagged(self, route: Hosted, tag: str) -> Digest | None:
+        entry = await self._catalog.tag(route.namespace, route.repository, tag)
+        return entry.descriptor.digest if entry is not None else None
+
+    async def _member(self, route: Hosted, digest: Digest) -> Descriptor | None:
+        return await self._catalog.member(route.namespace, route.repository, digest)
+
+    async def _require_blobs(self, route: Hosted, manifest: Manifest) -> None:
+        async def is_missing(blob: Descriptor) -> bool:
+            member, size_bytes = await asyncio.gather(self._member(route, blob.digest), self._store.stat(blob.digest))
+            return member is None or size_bytes is None
+
+        blobs = list({blob.digest: blob for blob in manifest.children}.values())
+        absent = await asyncio.gather(*(is_missing(blob) for blob in blobs))
+        missing = [str(blob.digest) for blob, is_absent in zip(blobs, absent, strict=True) if is_absent]
+        if missing:
+            raise InvalidRequest("MANIFEST_BLOB_UNKNOWN", f"repository {route} does not have {', '.join(missing)}")

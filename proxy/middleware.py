@@ -1,0 +1,59 @@
+"""What holds for every request: errors become replies, and one line is logged. Neither ever holds a secret."""
+
+from __future__ import annotations
+
+import time
+
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from cache.errors import CacheError
+from cache.oci.errors import OCIError
+from proxy.call import API_HEADERS, SCOPE, UPSTREAM
+from proxy.errors import Refused
+from proxy.identity import make_challenge
+from proxy.replies import ErrorReply, error_reply
+
+log = structlog.get_logger()
+
+
+@web.middleware
+async def answer_errors(http: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turns the errors of the domain into distribution-spec's replies."""
+    try:
+        return await handler(http)
+    except (Refused, OCIError, CacheError) as error:
+        if isinstance(error, CacheError):
+            log.warning("store_failed", error=str(error))
+        return _response(http, error_reply(error, http.get(UPSTREAM, ""), http.get(SCOPE, "")))
+
+
+def _response(http: web.Request, reply: ErrorReply) -> web.Response:
+    headers = {**API_HEADERS, **reply.headers}
+    if UPSTREAM in http:
+        headers["OCI-Namespace"] = http[UPSTREAM]
+    if reply.scope is not None:
+        headers["WWW-Authenticate"] = str(make_challenge(http.scheme, http.host, reply.scope))
+    return web.Response(status=reply.status, body=reply.body, content_type="application/json", headers=headers)
+
+
+@web.middleware
+async def log_requests(http: web.Request, handler: Handler) -> web.StreamResponse:
+    """Logs each request when it has been answered; health checks only when they fail."""
+    started_at = time.monotonic()
+    response: web.StreamResponse | None = None
+    try:
+        response = await handler(http)
+        return response
+    finally:
+        status = response.status if response is not None else 500
+        if status >= 500 or not http.path.endswith("z"):
+            log.info(
+                "request_served",
+                method=http.method,
+                path=http.path,
+                status=status,
+                outcome=response.headers.get("X-Cache", "") if response is not None else "",
+                duration_s=round(time.monotonic() - started_at, 4),
+            )

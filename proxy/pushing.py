@@ -1,0 +1,190 @@
+"""The endpoints that write: uploads, manifests, deletion."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+
+from cache.oci.digest import Digest
+from cache.oci.errors import InvalidManifest, RegistryError
+from cache.oci.manifest import Index, Manifest, parse_manifest
+from proxy.call import Call
+from proxy.errors import InvalidRequest, TooLarge, Unknown
+from proxy.ranges import parse_chunk
+from proxy.request import (
+    CancelUpload,
+    DeleteBlob,
+    DeleteManifest,
+    FinishUpload,
+    PutManifest,
+    StartUpload,
+    UploadChunk,
+    UploadStatus,
+)
+from proxy.routing import Hosted, Route, route
+from proxy.services import Services
+from proxy.uploads import Body, ForwardedUpload, HostedUpload, Upload
+
+PushRequest = (
+    PutManifest | DeleteManifest | DeleteBlob | StartUpload | UploadChunk | FinishUpload | UploadStatus | CancelUpload
+)
+MAX_MANIFEST_BYTES = 8 << 20
+CHUNK_BYTES = 256 * 1024
+
+
+async def start_upload(services: Services, call: Call, request: StartUpload) -> web.Response:
+    """A new upload; or the blob whole in this request; or mounted from where it is."""
+    if request.mount is not None:
+        source = _source(services, call, request.source)
+        if await services.mounts.mount(call.route, source, request.mount, call.identity):
+            return _created(call, f"blobs/{request.mount}", request.mount)
+    upload_id = await services.uploads.add(await _new_upload(services, call), call.route, call.owner)
+    if request.digest is not None:
+        await services.uploads.finish(upload_id, call.route, call.owner, request.digest, _body(call))
+        return _created(call, f"blobs/{request.digest}", request.digest)
+    return _upload_reply(call, 202, upload_id, 0)
+
+
+def _source(services: Services, call: Call, name: str | None) -> Route | None:
+    """Where ``from`` points; a name that leads nowhere is no reason to refuse the upload."""
+    if name is None:
+        return None
+    try:
+        return route(services.config, name, call.http.query.get("ns"))
+    except Unknown:
+        return None
+
+
+async def _new_upload(services: Services, call: Call) -> Upload:
+    if isinstance(call.route, Hosted):
+        return HostedUpload(services.store, services.hosted, call.route)
+    client = services.upstreams.client(call.route.upstream, call.identity)
+    upload = ForwardedUpload(client, services.store, services.blobs, call.route)
+    await upload.start()
+    return upload
+
+
+async def upload_chunk(services: Services, call: Call, request: UploadChunk) -> web.Response:
+    """Takes more bytes of an upload."""
+    received = await services.uploads.append(request.upload, call.route, call.owner, _body(call))
+    return _upload_reply(call, 202, request.upload, received)
+
+
+async def finish_upload(services: Services, call: Call, request: FinishUpload) -> web.Response:
+    """Takes the last bytes of an upload; says so when the blob is where it belongs."""
+    await services.uploads.finish(request.upload, call.route, call.owner, request.digest, _body(call))
+    return _created(call, f"blobs/{request.digest}", request.digest)
+
+
+async def upload_status(services: Services, call: Call, request: UploadStatus) -> web.Response:
+    """How much of an upload is here."""
+    received = services.uploads.received_bytes(request.upload, call.route, call.owner)
+    return _upload_reply(call, 204, request.upload, received)
+
+
+async def cancel_upload(services: Services, call: Call, request: CancelUpload) -> web.Response:
+    """Gives an upload up."""
+    await services.uploads.cancel(request.upload, call.route, call.owner)
+    return web.Response(status=204, headers=call.headers("bypass"))
+
+
+async def put_manifest(services: Services, call: Call, request: PutManifest) -> web.Response:
+    """Takes a manifest; for an upstream's repository that is so when the upstream has taken it."""
+    raw = await _read_manifest_body(call.http)
+    digest = _manifest_digest(raw, request.reference)
+    media_type = call.http.headers.get("Content-Type", "").partition(";")[0].strip()
+    if isinstance(call.route, Hosted):
+        await services.hosted.put_manifest(call.route, request.reference, parse_manifest(raw, media_type))
+    else:
+        await _forward_manifest(services, call, request.reference, raw, media_type)
+    return _created(call, f"manifests/{request.reference}", digest)
+
+
+async def _forward_manifest(
+    services: Services, call: Call, reference: str | Digest, raw: bytes, media_type: str
+) -> None:
+    assert not isinstance(call.route, Hosted)
+    client = services.upstreams.client(call.route.upstream, call.identity)
+    try:
+        await client.put_manifest(call.route.repository, str(reference), raw, media_type)
+    except RegistryError as error:
+        if error.temporary:
+            await services.manifests.forget(call.route, reference)  # it may have been taken all the same
+        if any(detail.code == "MANIFEST_BLOB_UNKNOWN" for detail in error.details):
+            services.blobs.doubt(call.route)
+        raise
+    try:
+        parsed: Manifest | Index = parse_manifest(raw, media_type)
+    except InvalidManifest:
+        await services.manifests.forget(call.route, reference)  # a kind that we do not know: the upstream's to serve
+    else:
+        await services.manifests.keep(call.route, reference, parsed.descriptor, raw)
+
+
+async def _read_manifest_body(http: web.Request) -> bytes:
+    parts: list[bytes] = []
+    total = 0
+    async for part in http.content.iter_any():
+        total += len(part)
+        if total > MAX_MANIFEST_BYTES:
+            raise TooLarge(f"the manifest is longer than {MAX_MANIFEST_BYTES} bytes")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _manifest_digest(raw: bytes, reference: str | Digest) -> Digest:
+    if isinstance(reference, str):
+        return Digest.of(raw)
+    actual = Digest.of(raw, reference.algorithm)
+    if actual != reference:
+        raise InvalidRequest("DIGEST_INVALID", f"expected {reference}, but the manifest came with {actual}")
+    return actual
+
+
+async def delete_manifest(services: Services, call: Call, request: DeleteManifest) -> web.Response:
+    """Removes a tag, or a manifest with all tags that point to it."""
+    if isinstance(call.route, Hosted):
+        await services.hosted.remove_manifest(call.route, request.reference)
+    else:
+        client = services.upstreams.client(call.route.upstream, call.identity)
+        if isinstance(request.reference, Digest):
+            await client.delete_manifest(call.route.repository, request.reference)
+        else:
+            await client.delete_tag(call.route.repository, request.reference)
+        await services.manifests.forget(call.route, request.reference)
+    return web.Response(status=202, headers=call.headers("bypass"))
+
+
+async def delete_blob(services: Services, call: Call, request: DeleteBlob) -> web.Response:
+    """Removes a blob from its repository."""
+    if isinstance(call.route, Hosted):
+        await services.hosted.remove_blob(call.route, request.digest)
+    else:
+        client = services.upstreams.client(call.route.upstream, call.identity)
+        await client.delete_blob(call.route.repository, request.digest)
+        await services.blobs.remove(call.route, request.digest)
+    return web.Response(status=202, headers=call.headers("bypass"))
+
+
+def _body(call: Call) -> Body:
+    place = parse_chunk(call.http.headers.get("Content-Range"))
+    return Body(_chunks(call.http), call.http.content_length if call.http.can_read_body else 0, place)
+
+
+async def _chunks(http: web.Request) -> AsyncIterator[bytes]:
+    async for chunk in http.content.iter_chunked(CHUNK_BYTES):
+        yield chunk
+
+
+def _created(call: Call, rest: str, digest: Digest) -> web.Response:
+    return web.Response(status=201, headers=call.headers("bypass", digest, {"Location": call.path(rest)}))
+
+
+def _upload_reply(call: Call, status: int, upload_id: str, received_bytes: int) -> web.Response:
+    more = {
+        "Location": call.path(f"blobs/uploads/{upload_id}"),
+        "Range": f"0-{max(0, received_bytes - 1)}",
+        "Docker-Upload-UUID": upload_id,
+    }
+    return web.Response(status=status, headers=call.headers("bypass", None, more))

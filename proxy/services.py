@@ -1,0 +1,63 @@
+"""All services of one proxy, put together over a store and a transport."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cache.catalog import Catalog
+from cache.oci.transport import Transport
+from cache.store import Store
+from proxy.access import Access
+from proxy.blobs import Blobs
+from proxy.config import ProxyConfig
+from proxy.fills import Fills
+from proxy.hosted import HostedRepositories
+from proxy.lookup import Lookup
+from proxy.manifests import Manifests
+from proxy.mounts import Mounts
+from proxy.uploads import UploadSessions
+from proxy.upstreams import Upstreams
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the endpoints call."""
+
+    config: ProxyConfig
+    store: Store
+    upstreams: Upstreams
+    fills: Fills
+    blobs: Blobs
+    manifests: Manifests
+    hosted: HostedRepositories
+    uploads: UploadSessions
+    mounts: Mounts
+    lookup: Lookup
+
+    async def close(self) -> None:
+        """Ends what goes on in the background."""
+        await self.fills.close()
+        await self.uploads.close()
+
+
+def make_services(config: ProxyConfig, store: Store, transport: Transport) -> Services:
+    """The services for a configuration."""
+    catalog = Catalog(store)
+    upstreams = Upstreams(transport)
+    access = Access(config.access_ttl_s)
+    fills = Fills(store, config.spool_dir)
+    blobs = Blobs(store, catalog, upstreams, access, fills)
+    manifests = Manifests(catalog, upstreams, access, config.tag_ttl_s)
+    hosted = HostedRepositories(store, catalog)
+    return Services(
+        config=config,
+        store=store,
+        upstreams=upstreams,
+        fills=fills,
+        blobs=blobs,
+        manifests=manifests,
+        hosted=hosted,
+        uploads=UploadSessions(),
+        mounts=Mounts(store, blobs, hosted, upstreams, access),
+        lookup=Lookup(blobs, manifests, hosted),
+    )

@@ -1,0 +1,88 @@
+"""Blobs on the wire: all of one or a range, from the store's file, from the store, or from a spool that still grows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from typing import BinaryIO
+
+import structlog
+from aiohttp import web
+
+from cache.errors import BlobNotFound, CacheError
+from cache.oci.digest import Digest
+from cache.oci.errors import OCIError
+from cache.store import BlobStore, LocalPaths
+from proxy.blobs import FoundBlob, IncomingBlob, StoredBlob
+from proxy.ranges import ByteRange, parse_range
+
+log = structlog.get_logger()
+
+
+async def serve_blob(
+    http: web.Request, store: BlobStore, found: FoundBlob, headers: Mapping[str, str]
+) -> web.StreamResponse:
+    """Answers a GET with the blob, or the part of it that the request asks for.
+
+    An error after the first byte cuts the connection: nothing is ever appended to a blob. Raises RangeNotSatisfiable,
+    BlobNotFound and StoreUnavailable before that.
+    """
+    asked = parse_range(http.headers.get("Range"), found.size_bytes)
+    part = asked or ByteRange(0, found.size_bytes)
+    response = web.StreamResponse(status=200 if asked is None else 206, headers=headers)
+    if asked is not None:
+        response.headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{found.size_bytes}"
+    response.content_length = part.length_bytes
+    async with AsyncExitStack() as stack:
+        file = await _open_file(stack, store, found)
+        try:
+            await response.prepare(http)
+            await _send(http, response, store, found, part, file)
+            await response.write_eof()
+        except ConnectionError:
+            log.info("client_left", digest=str(found.digest))
+        except (OCIError, CacheError, OSError) as error:
+            log.warning("blob_cut_short", digest=str(found.digest), error=str(error))
+            if http.transport is not None:
+                http.transport.abort()
+    return response
+
+
+async def _open_file(stack: AsyncExitStack, store: BlobStore, found: FoundBlob) -> BinaryIO | None:
+    """The store's own file, where it has files: the kernel sends them without us reading them."""
+    if not isinstance(found, StoredBlob) or not isinstance(store, LocalPaths):
+        return None
+    file = await asyncio.to_thread(_open_local, store, found.digest)
+    stack.callback(file.close)
+    return file
+
+
+def _open_local(store: LocalPaths, digest: Digest) -> BinaryIO:
+    path = store.local_path(digest)
+    if path is None:
+        raise BlobNotFound(digest)
+    try:
+        return path.open("rb", buffering=0)
+    except FileNotFoundError as error:
+        raise BlobNotFound(digest) from error
+
+
+async def _send(
+    http: web.Request,
+    response: web.StreamResponse,
+    store: BlobStore,
+    found: FoundBlob,
+    part: ByteRange,
+    file: BinaryIO | None,
+) -> None:
+    if file is not None and http.transport is not None:
+        if part.length_bytes:
+            await asyncio.get_running_loop().sendfile(http.transport, file, part.start, part.length_bytes)
+    elif isinstance(found, IncomingBlob):
+        async for chunk in found.spool.read(part.start, part.stop):
+            await response.write(chunk)
+    else:
+        async with store.open(found.digest, part.start, part.stop) as chunks:
+            async for chunk in chunks:
+                await response.write(chunk)

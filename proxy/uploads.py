@@ -1,0 +1,268 @@
+"""Uploads under way.
+
+A push to a hosted repository goes into the store. A push to an upstream's repository goes to the upstream, in a session
+of its own there, with the client's own credential, and beside that into the store: it counts only when the upstream has
+taken it, and then the blob is cached as well. Clients see sessions of ours only, under ids that cannot be guessed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import structlog
+
+from cache.errors import CacheError, StoreUnavailable
+from cache.oci.client import RegistryClient
+from cache.oci.digest import Digest
+from cache.oci.errors import RegistryError
+from cache.store import BlobStore, BlobWriter
+from proxy.blobs import Blobs
+from proxy.errors import InvalidRequest, OutOfOrder, TooLarge, Unknown
+from proxy.hosted import HostedRepositories
+from proxy.ranges import ByteRange
+from proxy.routing import Hosted, Proxied, Route
+
+IDLE_S = 3600.0
+MAX_SESSIONS = 10_000
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """Bytes that a client sends: how many (None = it does not say), and where in the upload they belong."""
+
+    chunks: AsyncIterator[bytes]
+    size_bytes: int | None
+    place: ByteRange | None
+
+
+class Upload(Protocol):
+    """One blob on its way to a repository."""
+
+    received_bytes: int
+    resumable: bool
+    """Whether it can go on after a client left in the middle of a chunk."""
+
+    async def append(self, body: Body) -> None:
+        """Takes more bytes."""
+
+    async def finish(self, digest: Digest, body: Body) -> None:
+        """Takes the last bytes, if any; returns when the blob is in its repository."""
+
+    async def close(self) -> None:
+        """Gives up what is not finished."""
+
+
+class HostedUpload:
+    """An upload into the store."""
+
+    resumable = True
+
+    def __init__(self, store: BlobStore, hosted: HostedRepositories, route: Hosted) -> None:
+        self._store = store
+        self._hosted = hosted
+        self._route = route
+        self._stack = AsyncExitStack()
+        self._writer: BlobWriter | None = None
+        self.received_bytes = 0
+
+    async def append(self, body: Body) -> None:
+        """Takes more bytes. Raises StoreUnavailable."""
+        writer = await self._open_writer()
+        async for chunk in body.chunks:
+            await writer.write(chunk)
+            self.received_bytes += len(chunk)
+
+    async def finish(self, digest: Digest, body: Body) -> None:
+        """Puts the blob into the store and its repository. Raises DigestMismatch, StoreUnavailable."""
+        await self.append(body)
+        writer = await self._open_writer()
+        size_bytes = await writer.commit(digest)
+        await self._hosted.add_blob(self._route, digest, size_bytes)
+
+    async def close(self) -> None:
+        await self._stack.aclose()
+
+    async def _open_writer(self) -> BlobWriter:
+        if self._writer is None:
+            self._writer = await self._stack.enter_async_context(self._store.writer())
+        return self._writer
+
+
+class ForwardedUpload:
+    """An upload to an upstream, copied into the store on its way as long as the store works."""
+
+    resumable = False
+
+    def __init__(self, client: RegistryClient, store: BlobStore, blobs: Blobs, route: Proxied) -> None:
+        self._client = client
+        self._store = store
+        self._blobs = blobs
+        self._route = route
+        self._stack = AsyncExitStack()
+        self._writer: BlobWriter | None = None
+        self._location = ""
+        self.received_bytes = 0
+
+    async def start(self) -> None:
+        """Opens the upstream's session. Raises Denied or another RegistryError as the upstream does."""
+        self._location = await self._client.start_upload(self._route.repository)
+        try:
+            self._writer = await self._stack.enter_async_context(self._store.writer())
+        except StoreUnavailable as error:
+            self._stop_copying(error)
+
+    async def append(self, body: Body) -> None:
+        """Sends more bytes to the upstream. Raises RegistryError; the upload is of no use then."""
+        if body.size_bytes == 0:
+            return
+        start = body.place.start if body.place is not None and body.size_bytes is not None else None
+        self._location = await self._client.patch_upload(
+            self._location, self._copied(body.chunks), start, body.size_bytes
+        )
+
+    async def finish(self, digest: Digest, body: Body) -> None:
+        """Closes the upstream's session; once it has the blob, so has the cache. Raises RegistryError."""
+        chunks = self._copied(body.chunks) if body.size_bytes != 0 else None
+        await self._client.put_upload(self._location, digest, chunks, body.size_bytes)
+        self._location = ""
+        try:
+            if self._writer is not None:
+                await self._writer.commit(digest)
+            await self._blobs.add(self._route, digest, self.received_bytes)
+        except CacheError as error:
+            log.warning("pushed_blob_not_stored", repository=str(self._route), digest=str(digest), error=str(error))
+
+    async def close(self) -> None:
+        await self._stack.aclose()
+        if self._location:
+            with contextlib.suppress(RegistryError):
+                await self._client.cancel_upload(self._location)
+
+    async def _copied(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """The same chunks, each kept before it goes on."""
+        async for chunk in chunks:
+            self.received_bytes += len(chunk)
+            if self._writer is not None:
+                try:
+                    await self._writer.write(chunk)
+                except StoreUnavailable as error:
+                    self._stop_copying(error)
+            yield chunk
+
+    def _stop_copying(self, error: StoreUnavailable) -> None:
+        log.warning("pushed_blob_not_stored", repository=str(self._route), error=str(error))
+        self._writer = None
+
+
+@dataclass(slots=True)
+class _Session:
+    upload: Upload
+    route: Route
+    owner: str
+    touched_at: float
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def is_idle_since(self, moment: float) -> bool:
+        return self.touched_at < moment and not self.lock.locked()
+
+
+class UploadSessions:
+    """All uploads under way, by our ids. One belongs to a repository and to the identity that began it."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._sessions: dict[str, _Session] = {}
+
+    async def add(self, upload: Upload, route: Route, owner: str) -> str:
+        """The id of a new session; sessions long untouched are given up. Raises TooLarge when there are too many."""
+        oldest = self._clock() - IDLE_S
+        for upload_id in [key for key, held in self._sessions.items() if held.is_idle_since(oldest)]:
+            await self._drop(upload_id)
+        if len(self._sessions) >= MAX_SESSIONS:
+            raise TooLarge(f"more than {MAX_SESSIONS} uploads are under way")
+        upload_id = secrets.token_urlsafe(24)
+        self._sessions[upload_id] = _Session(upload, route, owner, self._clock())
+        return upload_id
+
+    async def append(self, upload_id: str, route: Route, owner: str, body: Body) -> int:
+        """Takes a chunk and returns how many bytes are there in all.
+
+        Raises Unknown, OutOfOrder (nothing is taken then, and the upload goes on), and what the upload raises: then it
+        is given up.
+        """
+        async with self._held(upload_id, route, owner) as upload:
+            _check_place(upload, body)
+            try:
+                await upload.append(body)
+            except Exception as error:
+                if not upload.resumable or isinstance(error, CacheError):
+                    await self._drop(upload_id)
+                raise
+            return upload.received_bytes
+
+    async def finish(self, upload_id: str, route: Route, owner: str, digest: Digest, body: Body) -> None:
+        """Finishes the upload with its last bytes. Raises as ``append``; the session ends unless OutOfOrder."""
+        async with self._held(upload_id, route, owner) as upload:
+            _check_place(upload, body)
+            try:
+                await upload.finish(digest, body)
+            finally:
+                await self._drop(upload_id)
+
+    def received_bytes(self, upload_id: str, route: Route, owner: str) -> int:
+        """How many bytes are there. Raises Unknown."""
+        return self._get(upload_id, route, owner).upload.received_bytes
+
+    async def cancel(self, upload_id: str, route: Route, owner: str) -> None:
+        """Gives the upload up. Raises Unknown."""
+        async with self._held(upload_id, route, owner):
+            await self._drop(upload_id)
+
+    async def close(self) -> None:
+        """Gives up all uploads."""
+        for upload_id in list(self._sessions):
+            await self._drop(upload_id)
+
+    @asynccontextmanager
+    async def _held(self, upload_id: str, route: Route, owner: str) -> AsyncIterator[Upload]:
+        """The upload, for one request at a time."""
+        session = self._get(upload_id, route, owner)
+        async with session.lock:
+            self._get(upload_id, route, owner)  # it may have ended while we waited
+            try:
+                yield session.upload
+            finally:
+                session.touched_at = self._clock()
+
+    def _get(self, upload_id: str, route: Route, owner: str) -> _Session:
+        session = self._sessions.get(upload_id)
+        if session is None or session.route != route or session.owner != owner:
+            raise Unknown("BLOB_UPLOAD_UNKNOWN", "no such upload in this repository, or it was given up")
+        return session
+
+    async def _drop(self, upload_id: str) -> None:
+        session = self._sessions.pop(upload_id, None)
+        if session is not None:
+            await session.upload.close()
+
+
+def _check_place(upload: Upload, body: Body) -> None:
+    """Raises OutOfOrder unless the chunk begins where the upload stands, InvalidRequest when it contradicts itself."""
+    if body.place is None:
+        return
+    if body.place.start != upload.received_bytes:
+        message = f"the chunk begins at byte {body.place.start}, but {upload.received_bytes} bytes are here"
+        raise OutOfOrder(message, upload.received_bytes)
+    if body.size_bytes is not None and body.size_bytes != body.place.length_bytes:
+        raise InvalidRequest(
+            "SIZE_INVALID", f"Content-Range says {body.place.length_bytes} bytes, Content-Length other"
+        )

@@ -1,0 +1,27 @@
+"""The clients of the upstreams: one connection pool and one cache of tokens for all."""
+
+from __future__ import annotations
+
+from cache.oci.auth import TokenCache
+from cache.oci.client import RegistryClient
+from cache.oci.credentials import Credential
+from cache.oci.retry import Backoff
+from cache.oci.transport import Transport
+from proxy.config import Upstream
+
+BACKOFF = Backoff(tries=3, first_s=0.2, factor=3.0, limit_s=2.0)
+"""Short: a client waits, and it has other mirrors and its own patience."""
+
+
+class Upstreams:
+    """Gives the client that speaks to an upstream with somebody's credential, and with no other."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._tokens = TokenCache()
+
+    def client(self, upstream: Upstream, identity: Credential) -> RegistryClient:
+        """A client for one identity; tokens are kept apart per identity."""
+        return RegistryClient(
+            self._transport, upstream.url, identity, self._tokens, name=upstream.name, backoff=BACKOFF
+        )
