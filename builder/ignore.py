@@ -1,9 +1,9 @@
 """``.dockerignore``: which paths of the build context are left out, by the rules of moby's pattern matcher.
 
 Patterns are relative to the context's root, with or without a leading slash. ``*`` and ``?`` stay within one name,
-``**`` goes over any number of directories, ``[a-z]`` and the backslash are as in Go's ``filepath.Match``. A pattern that
-matches a directory holds for all below. The last pattern that holds decides; one that begins with ``!`` takes the path
-in again.
+``**`` goes over any number of directories, ``[a-z]`` and the backslash are as in Go's ``filepath.Match``. A pattern
+that matches a directory holds for all below it. The last pattern that holds decides; one that begins with ``!`` takes
+the path in again.
 """
 
 from __future__ import annotations

@@ -37,13 +37,14 @@ def resolve_user(text: str, passwd: str, group: str) -> User:
     """The user of ``USER text``: ``user``, ``user:group``, each a name or a number; root for an empty text.
 
     Names are looked up first, then numbers; a number that is in no file stands for itself, with group 0 and home ``/``.
+    ``root`` needs no file.
     An account's groups count only where no group is named, as in Docker.
     Raises ValueError.
     """
     user, colon, group_name = text.partition(":")
     account = _find_account(user or "0", passwd)
     if account is None:
-        account = _Account("", _number(user or "0", "user", "/etc/passwd"), 0, "/")
+        account = _Account("", 0 if user == "root" else _number(user or "0", "user", "/etc/passwd"), 0, "/")
     if colon and group_name:
         return User(account.uid, _group_id(group_name, group), (), account.home)
     groups = tuple(entry.gid for entry in _groups(group) if account.name and account.name in entry.members)
@@ -77,7 +78,7 @@ def _group_id(name: str, group: str) -> int:
     for entry in _groups(group):
         if entry.name == name:
             return entry.gid
-    return _number(name, "group", "/etc/group")
+    return 0 if name == "root" else _number(name, "group", "/etc/group")
 
 
 def _number(text: str, what: str, file: str) -> int:

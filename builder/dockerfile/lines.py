@@ -74,7 +74,9 @@ def read_text(data: bytes | str, file: str) -> Text:
     source = Text(file, tuple(line.rstrip("\r") for line in text.removeprefix("\ufeff").split("\n")))
     for index, line in enumerate(source.lines):
         if "\0" in line:
-            raise DockerfileError("a NUL character", source.span(index, line.index("\0"), line.index("\0") + 1))
+            column = line.index("\0")
+            shown = line.replace("\0", "\ufffd")
+            raise DockerfileError("a NUL character", Span(file, index + 1, shown, column, column + 1))
     return source
 
 
