@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
-from dataclasses import dataclass
 from typing import Protocol
 
 from cache.oci.errors import InvalidDigest
@@ -20,19 +20,46 @@ class Hash(Protocol):
     def hexdigest(self) -> str: ...
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@functools.total_ordering
 class Digest:
-    """``algorithm:hex``, with an algorithm that we can verify (sha256 or sha512)."""
+    """``algorithm:hex``, with an algorithm that we can verify (sha256 or sha512); immutable.
 
+    No dataclass: msgspec would write one as an object of two fields, where OCI wants a string.
+    """
+
+    __slots__ = ("algorithm", "hex")
     algorithm: str
     hex: str
 
-    def __post_init__(self) -> None:
-        length = HEX_LENGTHS.get(self.algorithm)
+    def __init__(self, algorithm: str, hexadecimal: str) -> None:
+        length = HEX_LENGTHS.get(algorithm)
         if length is None:
-            raise InvalidDigest(f"unknown digest algorithm {self.algorithm!r}: expected sha256 or sha512")
-        if len(self.hex) != length or not _HEX.fullmatch(self.hex):
-            raise InvalidDigest(f"{self.algorithm} digest needs {length} lower-case hex digits, got {self.hex!r}")
+            raise InvalidDigest(f"unknown digest algorithm {algorithm!r}: expected sha256 or sha512")
+        if len(hexadecimal) != length or not _HEX.fullmatch(hexadecimal):
+            raise InvalidDigest(f"{algorithm} digest needs {length} lower-case hex digits, got {hexadecimal!r}")
+        object.__setattr__(self, "algorithm", algorithm)
+        object.__setattr__(self, "hex", hexadecimal)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"a digest cannot be changed: {name}")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"a digest cannot be changed: {name}")
+
+    def __reduce__(self) -> tuple[type[Digest], tuple[str, str]]:
+        return Digest, (self.algorithm, self.hex)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Digest) and (self.algorithm, self.hex) == (other.algorithm, other.hex)
+
+    def __lt__(self, other: Digest) -> bool:
+        return (self.algorithm, self.hex) < (other.algorithm, other.hex)
+
+    def __hash__(self) -> int:
+        return hash((self.algorithm, self.hex))
+
+    def __repr__(self) -> str:
+        return f"Digest({str(self)!r})"
 
     @classmethod
     def parse(cls, text: str) -> Digest:
