@@ -17,7 +17,7 @@ from cache.errors import StoreFull, StoreUnavailable
 MAX_CONNECTIONS = 64
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 30
-ATTEMPTS = 5
+ATTEMPTS = 4
 _FULL = frozenset({"QuotaExceeded", "InsufficientCapacity", "XMinioStorageFull"})
 _CONDITION_STATUSES = frozenset({409, 412})
 
