@@ -19,40 +19,40 @@ log = structlog.get_logger()
 
 
 @web.middleware
-async def answer_errors(http: web.Request, handler: Handler) -> web.StreamResponse:
+async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turns the errors of the domain into distribution-spec's replies."""
     try:
-        return await handler(http)
+        return await handler(request)
     except (Refused, OCIError, CacheError) as error:
         if isinstance(error, CacheError):
             log.warning("store_failed", error=str(error))
-        return _response(http, error_reply(error, http.get(UPSTREAM, ""), http.get(SCOPE, "")))
+        return _response(request, error_reply(error, request.get(UPSTREAM, ""), request.get(SCOPE, "")))
 
 
-def _response(http: web.Request, reply: ErrorReply) -> web.Response:
+def _response(request: web.Request, reply: ErrorReply) -> web.Response:
     headers = {**API_HEADERS, **reply.headers}
-    if UPSTREAM in http:
-        headers["OCI-Namespace"] = http[UPSTREAM]
+    if UPSTREAM in request:
+        headers["OCI-Namespace"] = request[UPSTREAM]
     if reply.scope is not None:
-        headers["WWW-Authenticate"] = str(make_challenge(http.scheme, http.host, reply.scope))
+        headers["WWW-Authenticate"] = str(make_challenge(request.scheme, request.host, reply.scope))
     return web.Response(status=reply.status, body=reply.body, content_type="application/json", headers=headers)
 
 
 @web.middleware
-async def log_requests(http: web.Request, handler: Handler) -> web.StreamResponse:
+async def log_requests(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Logs each request when it has been answered; health checks only when they fail."""
     started_at = time.monotonic()
     response: web.StreamResponse | None = None
     try:
-        response = await handler(http)
+        response = await handler(request)
         return response
     finally:
         status = response.status if response is not None else 500
-        if status >= 500 or not http.path.endswith("z"):
+        if status >= 500 or not request.path.endswith("z"):
             log.info(
                 "request_served",
-                method=http.method,
-                path=http.path,
+                method=request.method,
+                path=request.path,
                 status=status,
                 outcome=response.headers.get("X-Cache", "") if response is not None else "",
                 duration_s=round(time.monotonic() - started_at, 4),
