@@ -13,7 +13,7 @@ import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Protocol
 
 from builder.changes import Change, Entry, Opaque, Whiteout
 from builder.entries import OPAQUE_XATTR, is_opaque, is_whiteout, read_entry
@@ -24,6 +24,12 @@ from builder.rootfs import Tree
 COPY_BYTES = 1 << 20
 _MADE_MODE = stat.S_IFDIR | 0o755
 _REFUSED = {errno.EPERM, errno.ENOTSUP}
+
+
+class Readable(Protocol):
+    """A file's content: ``read`` gives nothing at its end."""
+
+    def read(self, size: int, /) -> bytes: ...
 
 
 class LayerDirectory:
@@ -46,7 +52,7 @@ class LayerDirectory:
         self.skipped: list[str] = []
         self.implied: set[str] = set()
 
-    def apply(self, change: Change, content: BinaryIO | None = None) -> None:
+    def apply(self, change: Change, content: Readable | None = None) -> None:
         """Makes one change; ``content`` has a regular file's bytes. Raises OSError, or BuildError for a bad change."""
         match change:
             case Entry(path=""):
@@ -138,7 +144,7 @@ class LayerDirectory:
 
     # Entries
 
-    def _put(self, path: str, entry: Entry, content: BinaryIO | None) -> None:
+    def _put(self, path: str, entry: Entry, content: Readable | None) -> None:
         if entry.is_directory:
             self._directory(path, entry)
         else:
@@ -165,7 +171,7 @@ class LayerDirectory:
             self._remove(path)
             make()
 
-    def _make(self, path: str, entry: Entry, content: BinaryIO | None) -> None:
+    def _make(self, path: str, entry: Entry, content: Readable | None) -> None:
         on_disk = self._on_disk(path)
         kind = stat.S_IFMT(entry.mode)
         if entry.hardlink:
@@ -181,7 +187,7 @@ class LayerDirectory:
         else:
             self._make_device(on_disk, entry)
 
-    def _make_file(self, on_disk: str, entry: Entry, content: BinaryIO | None) -> None:
+    def _make_file(self, on_disk: str, entry: Entry, content: Readable | None) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         file = os.open(on_disk, flags, 0o600)
         try:

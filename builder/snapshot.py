@@ -1,13 +1,27 @@
-"""What a RUN changed: from the upper directory of its overlay, or by comparing two walks of its root."""
+"""What a RUN changed: from the upper directory of its overlay, or by comparing two walks of its root.
+
+Both give the same changes for the same command. A directory is listed where it has changed itself or something in it
+has, so that whoever unpacks a layer into a directory of its own gives it the right owner and mode. Removals are always
+single whiteouts, never opaque marks, which some readers do not know.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import stat
+import struct
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from builder.changes import Change
+from builder.changes import Change, Whiteout
+from builder.entries import Seen, is_opaque, is_whiteout, read_changes, read_xattrs, with_parents
+from builder.links import join, sort_key
 from builder.rootfs import Tree
+
+_COMPARE_BYTES = 1 << 20
+_FINGERPRINT = struct.Struct("<IIIQQqqQ")
+_NOTHING: Mapping[str, bytes] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,15 +32,141 @@ class Fingerprint:
 
 
 def overlay_changes(upper: Path, lower: Tree, ignore: frozenset[str] = frozenset()) -> list[Change]:
-    """What the upper directory changes over ``lower``, parents first; nothing at or below ``ignore`` (relative paths)."""
-    raise NotImplementedError
+    """What the upper directory changes over ``lower``, parents first; nothing at or below a path in ``ignore``.
+
+    A file that was only copied up, with the same metadata and content as below, is no change.
+    """
+    return read_changes(with_parents(_upper_items(os.fspath(upper), lower, ignore)))
 
 
 def fingerprint(root: Path, ignore: frozenset[str] = frozenset()) -> Fingerprint:
-    """The state of ``root`` now, to be compared by :func:`walk_changes`; reads no contents."""
-    raise NotImplementedError
+    """The state of ``root`` now, to be compared by :func:`walk_changes`; reads no contents.
+
+    A change of content shows in the change time, which no program can set back, or in the inode.
+    """
+    found: dict[str, dict[str, bytes]] = {}
+    todo = [""]
+    while todo:
+        directory = todo.pop()
+        names = found[directory] = {}
+        for entry in _scan(os.fspath(root), directory, ignore):
+            names[entry.name] = _packed(entry.stat(follow_symlinks=False))
+            if entry.is_dir(follow_symlinks=False):
+                todo.append(join(directory, entry.name))
+    return Fingerprint(found)
 
 
 def walk_changes(root: Path, before: Fingerprint, ignore: frozenset[str] = frozenset()) -> list[Change]:
-    """What has changed below ``root`` since ``before``, parents first."""
-    raise NotImplementedError
+    """What has changed below ``root`` since ``before``, parents first; nothing at or below a path in ``ignore``."""
+    return read_changes(with_parents(_walk_items(os.fspath(root), before, ignore)))
+
+
+def _packed(status: os.stat_result) -> bytes:
+    return _FINGERPRINT.pack(
+        status.st_mode,
+        status.st_uid,
+        status.st_gid,
+        status.st_size,
+        status.st_rdev,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+        status.st_ino,
+    )
+
+
+def _scan(root: str, directory: str, ignore: frozenset[str]) -> list[os.DirEntry[str]]:
+    with os.scandir(f"{root}/{directory}") as entries:
+        return [entry for entry in entries if join(directory, entry.name) not in ignore]
+
+
+def _walk_items(root: str, before: Fingerprint, ignore: frozenset[str]) -> Iterator[Seen | Whiteout]:
+    todo: list[Seen | Whiteout] = [*_walked(root, "", before, ignore)]
+    while todo:
+        item = todo.pop()
+        yield item
+        if isinstance(item, Seen) and stat.S_ISDIR(item.status.st_mode):
+            todo += _walked(root, item.path, before, ignore)
+
+
+def _walked(root: str, directory: str, before: Fingerprint, ignore: frozenset[str]) -> list[Seen | Whiteout]:
+    """One directory compared, last name first."""
+    then = before.directories.get(directory, _NOTHING)
+    found: list[Seen | Whiteout] = []
+    names = set()
+    for entry in _scan(root, directory, ignore):
+        names.add(entry.name)
+        status = entry.stat(follow_symlinks=False)
+        changed = then.get(entry.name) != _packed(status)
+        found.append(Seen(join(directory, entry.name), status, entry.path, changed))
+    gone = (join(directory, name) for name in then if name not in names)
+    found += [Whiteout(path) for path in gone if path not in ignore]
+    return sorted(found, key=lambda item: sort_key(item.path), reverse=True)
+
+
+def _upper_items(upper: str, lower: Tree, ignore: frozenset[str]) -> Iterator[Seen | Whiteout]:
+    todo = [(item, False) for item in _upper_names(upper, "", lower, ignore, False)]
+    while todo:
+        item, hidden = todo.pop()
+        yield item
+        if isinstance(item, Seen) and stat.S_ISDIR(item.status.st_mode):
+            hidden = hidden or is_opaque(item.on_disk)
+            todo += [(below, hidden) for below in _upper_names(upper, item.path, lower, ignore, hidden)]
+
+
+def _upper_names(
+    upper: str, directory: str, lower: Tree, ignore: frozenset[str], hidden: bool
+) -> list[Seen | Whiteout]:
+    """One upper directory, last name first; where it hides the lower one, with what is missing of that."""
+    found: list[Seen | Whiteout] = []
+    names = set()
+    for entry in _scan(upper, directory, ignore):
+        path = join(directory, entry.name)
+        names.add(entry.name)
+        status = entry.stat(follow_symlinks=False)
+        if not is_whiteout(status):
+            found.append(Seen(path, status, entry.path, _differs(path, status, entry.path, lower)))
+        elif lower.lstat(path) is not None:
+            found.append(Whiteout(path))
+    if hidden and _is_directory(lower, directory):
+        gone = (join(directory, name) for name in lower.listdir(directory) if name not in names)
+        found += [Whiteout(path) for path in gone if path not in ignore]
+    return sorted(found, key=lambda item: sort_key(item.path), reverse=True)
+
+
+def _is_directory(lower: Tree, path: str) -> bool:
+    status = lower.lstat(path)
+    return status is not None and stat.S_ISDIR(status.st_mode)
+
+
+def _differs(path: str, status: os.stat_result, on_disk: str, lower: Tree) -> bool:
+    """True unless the lower tree has the very same at ``path``, content included."""
+    below = lower.lstat(path)
+    if below is None or _lasting(status) != _lasting(below):
+        return True
+    if read_xattrs(on_disk) != lower.xattrs(path):
+        return True
+    if stat.S_ISLNK(status.st_mode):
+        return os.readlink(on_disk) != lower.readlink(path)
+    return stat.S_ISREG(status.st_mode) and not _same_content(on_disk, os.fspath(lower.real_path(path)))
+
+
+def _lasting(status: os.stat_result) -> tuple[int, ...]:
+    """What a copy of a file keeps; the number of names counts, as a copy-up breaks hard links."""
+    directory = stat.S_ISDIR(status.st_mode)
+    return (
+        status.st_mode,
+        status.st_uid,
+        status.st_gid,
+        status.st_mtime_ns,
+        0 if directory else status.st_size,
+        0 if directory else status.st_nlink,
+        status.st_rdev,
+    )
+
+
+def _same_content(one: str, other: str) -> bool:
+    with open(one, "rb") as first, open(other, "rb") as second:
+        while data := first.read(_COMPARE_BYTES):
+            if data != second.read(_COMPARE_BYTES):
+                return False
+        return not second.read(1)
