@@ -7,7 +7,7 @@ Single quotes protect all, double quotes all but ``$`` and escapes. A variable t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from builder.dockerfile.glob import InvalidPattern, replace, trim_prefix, trim_suffix
 from builder.dockerfile.instructions import Word
@@ -72,7 +72,7 @@ class _Expander:
     escape: str
     position: int = 0
     depth: int = 0
-    keep_escapes: bool = field(default=False)
+    keep_escapes: bool = False
 
     def pieces(self) -> list[_Piece]:
         try:

@@ -19,9 +19,6 @@ class Word:
     text: str
     span: Span
 
-    def __str__(self) -> str:
-        return self.text
-
 
 @dataclass(frozen=True, slots=True)
 class Pair:

@@ -50,13 +50,14 @@ def quoted_words(text: str, start: int, escape: str) -> list[Token]:
     return words
 
 
-def _word_end(text: str, position: int, escape: str) -> int:
+def _word_end(text: str, position: int, escape: str, raw_quote: str = "'") -> int:
+    """Where the word ends that begins at ``position``; between two ``raw_quote`` the escape is a mere character."""
     quote = ""
     while position < len(text):
         char = text[position]
         if not quote and char in _BLANK:
             return position
-        if char == escape and quote != "'":
+        if char == escape and not (quote and quote == raw_quote):
             position += 1
         elif char == quote:
             quote = ""
@@ -69,7 +70,7 @@ def _word_end(text: str, position: int, escape: str) -> int:
 def _ends_in_bare_escape(word: str, escape: str) -> bool:
     """True when the last character escapes nothing."""
     bare = len(word) - len(word.rstrip(escape))
-    return bare % 2 == 1 and "'" not in word
+    return bare % 2 == 1
 
 
 def find_heredoc(text: str, start: int, escape: str) -> Token | None:
@@ -124,8 +125,8 @@ def read_flags(text: str, start: int) -> tuple[list[FlagText], int]:
     flags: list[FlagText] = []
     position = _skip_blanks(text, start)
     while text.startswith("--", position):
-        # BuildKit knows only the backslash here, whatever the escape directive says.
-        stop = _word_end(text, position, "\\")
+        # BuildKit knows only the backslash here, whatever the escape directive says, and knows it in all quotes.
+        stop = _word_end(text, position, "\\", raw_quote="")
         word = "".join(_unquoted(text[position:stop]))
         if word == "--":
             return flags, _skip_blanks(text, stop)
@@ -142,6 +143,7 @@ def _skip_blanks(text: str, position: int) -> int:
 
 
 def _unquoted(word: str) -> Iterator[str]:
+    """The characters of a flag, quotes and escapes out."""
     quote = ""
     escaped = False
     for char in word:

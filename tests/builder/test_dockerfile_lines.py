@@ -71,6 +71,7 @@ def test_a_place_is_found_in_the_line_where_it_stands():
         ("# a comment\n# escape=`\n", "", "\\", ""),
         ("# other=1\n# escape=`\n", "", "\\", ""),
         ("FROM a\n# escape=`\n", "", "\\", ""),
+        ("# escape=`", "", "`", ""),
     ],
 )
 def test_directives_count_at_the_top_only(data, syntax, escape, check):

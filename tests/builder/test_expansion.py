@@ -51,6 +51,8 @@ def word(text):
         ("'$PERSON \\'", "$PERSON \\"),
         ("\"$PERSON 'x'\"", "me 'x'"),
         (r'"\$PERSON \" \\ \a"', '$PERSON " \\ \\a'),
+        (r'${FILE#"arch\ive."}', "archive.tar.gz"),
+        (r'${STAR%"\*b"}', "a*b"),
         ("he\"ll\"o' 'world", "hello world"),
         # conditions
         ("${PERSON:-d}${EMPTY:-d}${MISSING:-d}", "medd"),
@@ -138,6 +140,7 @@ def test_expand_words(text, expected):
         ("${PERSON/a/b", "missing '}'", 11),
         ("a'b", "missing the closing single quote", 1),
         ('a"b', "missing the closing double quote", 1),
+        ('"b\\', "missing the closing double quote", 0),
         ("${MISSING:?say it}", "MISSING: say it", 0),
         ("${EMPTY:?}", "EMPTY: must be set and not empty", 0),
         ("${MISSING?}", "MISSING: must be set", 0),
