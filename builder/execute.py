@@ -36,7 +36,6 @@ class _StageState:
     history: list[History]
     root: StageRoot | None = None
     applied: int = 0
-    missed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +73,11 @@ class Executor:
         if index not in self._states:
             keyed = self.stages[index]
             state = self._states[index] = await self._start(keyed.stage)
+            cached = self._is_cached(keyed)
             for number, (step, key) in enumerate(keyed.keyed_steps()):
                 if isinstance(step, Metadata) or key is None:
-                    self._metadata_step(state, step)
+                    self.listen(events.StepEnded(step.name, Outcome.CACHED if cached else Outcome.DONE))
+                    state.history.append(self._history(step, self.created, empty=True))
                 else:
                     await self._layer_step(state, (index, number), step, key)
         return self._states[index]
@@ -85,16 +86,15 @@ class Executor:
         match stage.plan.base:
             case StageBase(index):
                 below = await self._state(index)
-                return _StageState(list(below.layers), list(below.history), missed=below.missed)
+                return _StageState(list(below.layers), list(below.history))
             case ScratchBase():
                 return _StageState([], [])
             case ImageBase():
                 return _StageState(list(self.base_layers[stage.plan.index]), list(stage.base_config.history))
 
-    def _metadata_step(self, state: _StageState, step: Step) -> None:
-        outcome = Outcome.CACHED if self.cache.enabled and not state.missed else Outcome.DONE
-        self.listen(events.StepEnded(step.name, outcome))
-        state.history.append(self._history(step, self.created, empty=True))
+    def _is_cached(self, keyed: KeyedStage) -> bool:
+        """Whether nothing of the stage has to be done."""
+        return self.cache.enabled and all(self.cache.found(key) is not None for key in keyed.keys if key is not None)
 
     async def _layer_step(self, state: _StageState, position: Position, step: LayerStep, key: CacheKey) -> None:
         cached = self.cache.found(key)
@@ -108,7 +108,6 @@ class Executor:
 
     async def _perform(self, state: _StageState, position: Position, step: LayerStep, key: CacheKey) -> Layer | None:
         self.listen(events.StepStarted(step.name))
-        state.missed = True
         root = await self._root(state)
         source = None
         if isinstance(step, CopyFiles) and step.from_stage is not None:
