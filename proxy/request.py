@@ -163,7 +163,7 @@ def _decode(part: str) -> str:
     """One component, decoded; only characters that need no encoding may have been encoded."""
     if "%" not in part:
         return part
-    decoded = unquote(part, errors="strict") if part.isascii() else part
+    decoded = unquote(part, encoding="latin-1")
     if not re.fullmatch(r"[A-Za-z0-9._:@+=~-]*", decoded):
         raise InvalidRequest("NAME_INVALID", "the path has percent-encoded characters that could mean two things")
     return decoded
