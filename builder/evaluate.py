@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -22,6 +23,9 @@ from builder.steps import (
 )
 from cache.oci.config import ImageConfig, scratch_config
 from cache.oci.descriptor import Platform
+
+
+_OCTAL_MODE = re.compile(r"0?[0-7]{1,4}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +231,9 @@ class _Evaluator:
 
     def _copy(self, instruction: ins.Copy | ins.Add, from_stage: int | None) -> CopyFiles:
         sources = self._texts(instruction.sources)
+        for source, word in zip(sources, instruction.sources, strict=True):
+            if isinstance(instruction, ins.Add) and ins.is_remote(source):
+                raise DockerfileError("ADD of a URL or a git repository is not supported yet", word.span)
         destination = self._text(instruction.destination)
         chown = self._text(instruction.chown) if instruction.chown else ""
         chmod = self._text(instruction.chmod) if instruction.chmod else ""
@@ -263,10 +270,6 @@ class _Evaluator:
 
 def _parse_mode(text: str, word: ins.Word) -> int:
     """The mode of ``--chmod``, an octal number."""
-    try:
-        mode = int(text, 8)
-    except ValueError:
-        mode = -1
-    if not 0 <= mode <= 0o7777:
+    if not _OCTAL_MODE.fullmatch(text):
         raise DockerfileError(f"--chmod={text}: expected an octal mode such as 755 or 0644", word.span)
-    return mode
+    return int(text, 8)

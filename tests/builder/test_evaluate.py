@@ -1,5 +1,7 @@
 """Instructions become steps with everything expanded."""
 
+import re
+
 import pytest
 
 from builder.errors import BuildError, DockerfileError, PlanError
@@ -100,6 +102,8 @@ def test_entrypoint_drops_an_inherited_cmd():
     [
         ("EXPOSE 99999", "invalid port"),
         ("COPY --chmod=u+x a b", "expected an octal mode"),
+        ("COPY --chmod=0o755 a b", "expected an octal mode"),
+        ("ARG U=https://host.example/x\nADD $U /", "not supported yet"),
         ("STOPSIGNAL NOPE", "unknown signal"),
         ("WORKDIR $NOTHING", "empty after expansion"),
     ],
@@ -107,7 +111,7 @@ def test_entrypoint_drops_an_inherited_cmd():
 def test_faults_show_their_line(text, message):
     with pytest.raises(DockerfileError, match=message) as caught:
         steps_of(f"FROM a\n{text}\n")
-    assert "Dockerfile:2" in str(caught.value)
+    assert re.search(r"Dockerfile:[23]\n", str(caught.value))
 
 
 def test_a_base_with_triggers_is_refused():
