@@ -89,7 +89,7 @@ class Fills:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _run(self, fill: Fill, source: BlobSource, opened: Callable[[int], Awaitable[None]]) -> None:
-        failure: Exception | None = Unreachable("GET", "the blob", reason="the proxy is shutting down")
+        failure: Exception | None = Unreachable("GET", f"blob {fill.digest}", reason="the proxy gave it up")
         try:
             await self._fetch(fill, source, opened)
             failure = None
@@ -97,6 +97,8 @@ class Fills:
         except (OCIError, CacheError) as error:
             failure = error
             log.warning("blob_fetch_failed", digest=str(fill.digest), error=str(error))
+        except Exception:
+            log.exception("blob_fetch_broke", digest=str(fill.digest))  # a fault of ours: readers must not wait for ever
         finally:
             del self._running[fill.digest]
             fill.end(failure)

@@ -1,0 +1,131 @@
+"""The first pull of a blob: one fetch for all, whoever leaves, and what happens when it goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from cache.errors import StoreFull
+from cache.filesystem import FilesystemStore
+from cache.oci.digest import Digest
+from tests.peers import Registry
+from tests.proxy.running import UPSTREAM, chunks_of, client_of, get, running_proxy, scripted_upstream
+
+DATA = random.Random(7).randbytes(3_000_000)
+DIGEST = Digest.of(DATA)
+PATH = f"/v2/org/app/blobs/{DIGEST}"
+
+
+async def test_fifty_cold_pulls_are_one_fetch_by_the_upstreams_own_log(registry: Registry, tmp_path: Path):
+    data = random.Random(1).randbytes(64 << 20)
+    digest = Digest.of(data)
+    async with client_of(registry.url) as client:
+        await client.upload_blob("org/app", digest, len(data), chunks_of(data))
+    async with running_proxy(tmp_path, {UPSTREAM: registry.url}) as proxy, aiohttp.ClientSession() as session:
+
+        async def pull() -> tuple[int, str]:
+            async with session.get(f"{proxy.url}/v2/org/app/blobs/{digest}") as response:
+                hasher = digest.hasher()
+                async for chunk in response.content.iter_any():
+                    hasher.update(chunk)
+                return response.status, hasher.hexdigest()
+
+        assert set(await asyncio.gather(*(pull() for _ in range(50)))) == {(200, digest.hex)}
+    assert registry.count("GET", f"/blobs/{digest}") == 1
+
+
+async def test_the_fetch_goes_on_when_the_first_client_leaves(tmp_path: Path):
+    async with scripted_upstream() as upstream, running_proxy(tmp_path, {UPSTREAM: upstream.url}) as proxy:
+        upstream.blobs, upstream.pause_at = {str(DIGEST): DATA}, 1_000_000
+        async with aiohttp.ClientSession() as session, session.get(proxy.url + PATH) as response:
+            await response.content.readexactly(1000)
+        upstream.go_on.set()
+        async with asyncio.timeout(10):
+            while await proxy.store.stat(DIGEST) is None:
+                await asyncio.sleep(0.01)
+        assert (await get(proxy.url + PATH))[2] == DATA
+        assert upstream.count("GET", PATH) == 1
+
+
+async def test_followers_get_bytes_and_ranges_before_the_fetch_has_ended(tmp_path: Path):
+    async with scripted_upstream() as upstream, running_proxy(tmp_path, {UPSTREAM: upstream.url}) as proxy:
+        upstream.blobs, upstream.pause_at = {str(DIGEST): DATA}, 1_000_000
+        async with aiohttp.ClientSession() as session:
+            async with session.get(proxy.url + PATH) as leader, session.get(proxy.url + PATH) as follower:
+                assert await leader.content.readexactly(900_000) == DATA[:900_000]
+                assert await follower.content.readexactly(900_000) == DATA[:900_000]
+                status, headers, part = await get(proxy.url + PATH, Range="bytes=500000-599999")
+                assert (status, part, headers["X-Cache"]) == (206, DATA[500_000:600_000], "miss")
+                assert await proxy.store.stat(DIGEST) is None
+                upstream.go_on.set()
+                assert await leader.read() == await follower.read() == DATA[900_000:]
+        assert upstream.count("GET", PATH) == 1
+
+
+@pytest.mark.parametrize("sent", [DATA[:-1] + b"x", DATA[:-1], DATA + b"x"])
+async def test_wrong_content_cuts_the_connection_and_is_not_stored(tmp_path: Path, sent: bytes):
+    async with scripted_upstream() as upstream, running_proxy(tmp_path, {UPSTREAM: upstream.url}) as proxy:
+        upstream.blobs = {str(DIGEST): sent}
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await get(proxy.url + PATH)
+        assert await proxy.store.stat(DIGEST) is None
+        upstream.blobs = {str(DIGEST): DATA}
+        assert (await get(proxy.url + PATH))[2] == DATA
+        assert (await get(proxy.url + PATH))[1]["X-Cache"] == "hit"
+
+
+async def test_a_connection_that_breaks_is_taken_up_where_it_broke(tmp_path: Path):
+    async with scripted_upstream() as upstream, running_proxy(tmp_path, {UPSTREAM: upstream.url}) as proxy:
+        upstream.blobs, upstream.cut_at, upstream.cuts = {str(DIGEST): DATA}, 800_000, 2
+        assert (await get(proxy.url + PATH))[2] == DATA
+        assert await proxy.store.stat(DIGEST) == len(DATA)
+        assert upstream.count("GET", PATH) == 3
+
+
+async def test_a_connection_that_always_breaks_cuts_the_clients(tmp_path: Path):
+    async with scripted_upstream() as upstream, running_proxy(tmp_path, {UPSTREAM: upstream.url}) as proxy:
+        upstream.blobs, upstream.cut_at, upstream.cuts = {str(DIGEST): DATA}, 0, 100
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await get(proxy.url + PATH)
+        assert await proxy.store.stat(DIGEST) is None
+        upstream.cuts = 0
+        assert (await get(proxy.url + PATH))[2] == DATA
+
+
+async def test_an_empty_blob(registry: Registry, tmp_path: Path):
+    empty = Digest.of(b"")
+    async with client_of(registry.url) as client:
+        await client.upload_blob("org/app", empty, 0, chunks_of(b""))
+    async with running_proxy(tmp_path, {UPSTREAM: registry.url}) as proxy:
+        for outcome in ("miss", "hit"):
+            status, headers, data = await get(f"{proxy.url}/v2/org/app/blobs/{empty}")
+            assert (status, data, headers["X-Cache"]) == (200, b"", outcome)
+
+
+async def test_a_store_that_is_full_costs_the_caching_and_not_the_serving(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    store = FilesystemStore(tmp_path / "store")
+    async with scripted_upstream() as upstream, running_proxy(tmp_path, {UPSTREAM: upstream.url}, store=store) as proxy:
+        upstream.blobs = {str(DIGEST): DATA}
+        with monkeypatch.context() as patch:
+            patch.setattr("cache.blob_files.IncomingBlob.write", full)
+            patch.setattr("cache.blob_files.IncomingBlob.commit", full)
+            assert (await get(proxy.url + PATH))[2] == DATA
+            upstream.blobs = {str(DIGEST): DATA[:-1] + b"x"}
+            with pytest.raises(aiohttp.ClientPayloadError):
+                await get(proxy.url + PATH)
+            with pytest.raises(StoreFull):
+                async with store.writer() as writer:
+                    await writer.write(b"x")
+                    await writer.commit(DIGEST)
+        upstream.blobs = {str(DIGEST): DATA}
+        assert (await get(proxy.url + PATH))[2] == DATA
+        assert await store.stat(DIGEST) == len(DATA)
