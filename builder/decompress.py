@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import hashlib
 import lzma
+from collections.abc import Callable
 from typing import BinaryIO, Literal, Protocol, cast
 
 import zstandard
@@ -16,8 +17,8 @@ from cache.oci.digest import Digest
 Compression = Literal["gzip", "zstd", "bzip2", "xz", "none"]
 
 CHUNK_BYTES = 1 << 20
-GZIP_CHUNK_BYTES = 1 << 16
-"""Compressed bytes taken at once: even those of a bomb, which grow a thousandfold, fit into memory then."""
+GZIP_CHUNK_BYTES = 1 << 16  # grow a thousandfold at most
+ZSTD_CHUNK_BYTES = 1 << 11  # grow 32,768-fold at most (a block of 128 KiB in 4 bytes)
 
 _GZIP_WINDOW = 31  # the largest window, in a gzip frame
 _IsalError = cast(type[Exception], isal_zlib.IsalError)  # the package's stub takes the class for an instance
@@ -79,25 +80,41 @@ class DecompressingReader:
         self.size_bytes += len(self._chunk)
 
 
-class _Gunzip:
-    """Reads what is in gzip members, one after the other, with zeros after the last (as ``gzip`` allows)."""
+class _Decoder(Protocol):
+    """Of one frame: ``eof`` at its end, with what came after it in ``unused_data``."""
 
-    def __init__(self, source: BinaryIO) -> None:
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def decompress(self, data: bytes, /) -> bytes: ...
+
+
+class _Frames:
+    """Reads what is in compressed frames, one after the other, with zeros after the last (as ``gzip`` allows).
+
+    ``chunk_bytes`` are taken at once: so few that even those of a bomb fit into memory when they have grown.
+    """
+
+    def __init__(self, source: BinaryIO, new_decoder: Callable[[], _Decoder], chunk_bytes: int) -> None:
         self._source = source
+        self._new_decoder = new_decoder
+        self._chunk_bytes = chunk_bytes
         self._pending = b""
-        self._member: isal_zlib.Decompress | None = None
-        self._members = 0
+        self._decoder: _Decoder | None = None
+        self._frames = 0
 
     def read(self, _size: int) -> bytes:
         """The next bytes, how many is up to the stream; none at its end. Raises EOFError when it is cut off."""
         while self._fill():
-            if self._member is None:
-                self._member = isal_zlib.decompressobj(_GZIP_WINDOW)
-                self._members += 1
-            data = self._member.decompress(self._pending)
-            self._pending = self._member.unused_data
-            if self._member.eof:
-                self._member = None
+            if self._decoder is None:
+                self._decoder = self._new_decoder()
+                self._frames += 1
+            data = self._decoder.decompress(self._pending)
+            self._pending = b""
+            if self._decoder.eof:
+                self._pending = self._decoder.unused_data
+                self._decoder = None
             if data:
                 return data
         return b""
@@ -105,24 +122,24 @@ class _Gunzip:
     def _fill(self) -> bool:
         """Sees to it that there are compressed bytes; False at the end."""
         while True:
-            if self._member is None and self._members:
+            if self._decoder is None and self._frames:
                 self._pending = self._pending.lstrip(b"\0")
             if self._pending:
                 return True
-            self._pending = self._source.read(GZIP_CHUNK_BYTES)
+            self._pending = self._source.read(self._chunk_bytes)
             if not self._pending:
                 break
-        if self._member is not None or not self._members:
-            raise EOFError("the gzip stream ends early")
+        if self._decoder is not None or not self._frames:
+            raise EOFError("the compressed stream ends early")
         return False
 
 
 def _decompressed(source: BinaryIO, compression: Compression) -> _Readable:
     match compression:
         case "gzip":
-            return _Gunzip(source)
+            return _Frames(source, lambda: isal_zlib.decompressobj(_GZIP_WINDOW), GZIP_CHUNK_BYTES)
         case "zstd":
-            return zstandard.ZstdDecompressor().stream_reader(source, read_across_frames=True)
+            return _Frames(source, zstandard.ZstdDecompressor().decompressobj, ZSTD_CHUNK_BYTES)
         case "bzip2":
             return bz2.BZ2File(source)
         case "xz":
