@@ -24,7 +24,6 @@ from builder.steps import (
 from cache.oci.config import ImageConfig, scratch_config
 from cache.oci.descriptor import Platform
 
-
 _OCTAL_MODE = re.compile(r"0?[0-7]{1,4}")
 
 

@@ -21,6 +21,7 @@ from cache.oci.manifest import parse_manifest
 from cache.oci.transport import read_limited
 from cache.oci.uploads import Source, bytes_source
 from cache.store import Store
+from cache.together import together
 from cache.verify import verified
 
 PARALLEL_LOOKUPS = 16
@@ -87,18 +88,8 @@ class RegistryLayerCache:
             return await read_limited(response, LOOKUP_REPLY_BYTES, "the reply to the lookup")
 
     async def _lookup_singly(self, keys: list[CacheKey]) -> dict[CacheKey, CachedStep]:
-        limit = asyncio.Semaphore(PARALLEL_LOOKUPS)
-
-        async def ask(key: CacheKey) -> CachedStep | None:
-            async with limit:
-                return await self._lookup_one(key)
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                asked = [group.create_task(ask(key)) for key in keys]
-        except ExceptionGroup as failed:
-            raise failed.exceptions[0] from failed
-        return {step.key: step for task in asked if (step := task.result()) is not None}
+        found = await together((functools.partial(self._lookup_one, key) for key in keys), PARALLEL_LOOKUPS)
+        return {step.key: step for step in found if step is not None}
 
     async def _lookup_one(self, key: CacheKey) -> CachedStep | None:
         try:
@@ -109,10 +100,10 @@ class RegistryLayerCache:
 
     async def save(self, step: CachedStep, source: Source | None) -> None:
         manifest, config = entry.to_manifest(step)
-        uploads = [self._upload(manifest.config, bytes_source(config))]
+        uploads = [functools.partial(self._upload, manifest.config, bytes_source(config))]
         if step.layer is not None:
-            uploads.append(self._upload(step.layer.descriptor, _needed(source)))
-        await asyncio.gather(*uploads)
+            uploads.append(functools.partial(self._upload, step.layer.descriptor, _needed(source)))
+        await together(uploads, len(uploads))
         await self.client.put_manifest(self.repository, step.key.hex, manifest.raw, manifest.media_type)
 
     async def _upload(self, descriptor: Descriptor, source: Source) -> None:
@@ -133,7 +124,8 @@ class StoreLayerCache:
         self._store = store
 
     async def lookup(self, keys: Sequence[CacheKey]) -> dict[CacheKey, CachedStep]:
-        found = await asyncio.gather(*(self._lookup_one(key) for key in dict.fromkeys(keys)))
+        wanted = dict.fromkeys(keys)
+        found = await together((functools.partial(self._lookup_one, key) for key in wanted), PARALLEL_LOOKUPS)
         return {step.key: step for step in found if step is not None}
 
     async def _lookup_one(self, key: CacheKey) -> CachedStep | None:

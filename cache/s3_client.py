@@ -142,7 +142,7 @@ class S3Client:
         if isinstance(error, exceptions.NoCredentialsError | exceptions.PartialCredentialsError):
             return "no AWS credentials were found (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role)"
         endpoint = urlsplit(self._made.meta.endpoint_url).netloc.rpartition("@")[2] if self._made else "the server"
-        if isinstance(error, exceptions.HTTPClientError | OSError):
+        if isinstance(error, exceptions.HTTPClientError | exceptions.ConnectionError | OSError):
             return f"no usable answer from {endpoint} ({type(error).__name__})"
         return type(error).__name__
 

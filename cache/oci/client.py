@@ -69,7 +69,7 @@ class RegistryClient(Uploads):
         self, repository: str, identifier: str, accept: str = media_types.ACCEPT_MANIFESTS
     ) -> ManifestReply:
         """The manifest at a tag or digest. Raises InvalidManifest when it is too long or has another digest."""
-        path = f"/v2/{repository}/manifests/{identifier}"
+        path = f"/v2/{repository}/manifests/{identifier}{self.pull_query}"
         scopes = (repository_scope(repository, "pull"),)
 
         async def ask() -> ManifestReply:
@@ -87,7 +87,7 @@ class RegistryClient(Uploads):
 
         Falls back to GET where HEAD is refused or does not say type, length and digest.
         """
-        path = f"/v2/{repository}/manifests/{identifier}"
+        path = f"/v2/{repository}/manifests/{identifier}{self.pull_query}"
         scopes = (repository_scope(repository, "pull"),)
 
         async def ask() -> Descriptor | None:
@@ -120,7 +120,7 @@ class RegistryClient(Uploads):
 
     async def head_blob(self, repository: str, digest: Digest) -> int | None:
         """The blob's size in bytes; None when it is not there."""
-        path = f"/v2/{repository}/blobs/{digest}"
+        path = f"/v2/{repository}/blobs/{digest}{self.pull_query}"
         scopes = (repository_scope(repository, "pull"),)
 
         async def ask() -> int | None:

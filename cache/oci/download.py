@@ -34,7 +34,7 @@ class Download:
         self, session: RegistrySession, repository: str, digest: Digest, start: int = 0, stop: int | None = None
     ) -> None:
         self._session = session
-        self._path = f"/v2/{repository}/blobs/{digest}"
+        self._path = f"/v2/{repository}/blobs/{digest}{session.pull_query}"
         self._url = session.base_url + self._path
         self._scopes = (repository_scope(repository, "pull"),)
         self._start = start

@@ -7,6 +7,9 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import TypeVar
+from urllib.parse import quote
+
+from urllib.parse import quote
 
 from aiohttp import ClientResponse
 
@@ -23,7 +26,8 @@ T = TypeVar("T")
 class RegistrySession:
     """One registry as one identity.
 
-    ``base_url`` is ``scheme://host[:port]``, ``name`` what people call the registry (``docker.io``).
+    ``base_url`` is ``scheme://host[:port]``, ``name`` what people call the registry (``docker.io``). ``namespace`` tells a
+    proxy for several registries which one is meant (distribution-spec, "Registry Proxying").
     """
 
     def __init__(
@@ -34,12 +38,14 @@ class RegistrySession:
         tokens: TokenCache | None = None,
         *,
         name: str = "",
+        namespace: str = "",
         backoff: Backoff | None = None,
     ) -> None:
         self.base = parse_url(base_url.rstrip("/"))
         self.base_url = base_url.rstrip("/")
         self.name = name or self.base.authority
         self.credential = credential
+        self.pull_query = f"?ns={quote(namespace)}" if namespace else ""
         self.backoff = backoff or Backoff()
         self._transport = transport
         self._authenticator = Authenticator(transport, self.base_url, credential, tokens or TokenCache(), self.name)
