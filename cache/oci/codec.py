@@ -25,11 +25,29 @@ def _encode_hook(value: Any) -> Any:
 
 
 def decode(data: bytes, kind: type[T], what: str) -> T:
-    """``data`` as a ``kind``. Raises InvalidManifest that says which ``what`` and which field."""
+    """``data`` as a ``kind``; a member that is null is as good as none, as programs in Go write and read it.
+
+    Raises InvalidManifest that says which ``what`` and which field.
+    """
     try:
-        return msgspec.json.decode(data, type=kind, dec_hook=_decode_hook)
+        try:
+            return msgspec.json.decode(data, type=kind, dec_hook=_decode_hook)
+        except msgspec.ValidationError:
+            # Nulls are rare: the plain way comes first, and its error is lost only to the same one again.
+            present = _without_nulls(msgspec.json.decode(data))
+            return msgspec.convert(present, type=kind, dec_hook=_decode_hook)
     except (msgspec.DecodeError, UnicodeDecodeError, InvalidDigest, RecursionError) as error:
         raise InvalidManifest(f"not a valid {what}: {error}") from error
+
+
+def _without_nulls(value: Any) -> Any:
+    match value:
+        case dict():
+            return {name: _without_nulls(member) for name, member in value.items() if member is not None}
+        case list():
+            return [_without_nulls(item) for item in value]
+        case _:
+            return value
 
 
 def encode(value: object) -> bytes:
