@@ -66,9 +66,8 @@ class ProxyTarget:
         self._registries = registries
 
     async def resolve(self, reference: Reference) -> tuple[Place, ManifestReply]:
-        client = self._registries.client(reference)
-        place = Place(reference, client, reference.repository)
-        return place, await client.get_manifest(reference.repository, reference.identifier)
+        client, repository = self._registries.client(reference), self._registries.repository(reference)
+        return Place(reference, client, repository), await client.get_manifest(repository, reference.identifier)
 
     async def take_blob(self, place: Place, blob: Descriptor) -> bool:
         async with place.client.open_blob(place.repository, blob.digest) as reply:
@@ -85,6 +84,9 @@ class ProxyClients(Protocol):
 
     def client(self, reference: Reference) -> RegistryClient:
         """The client for the image's registry."""
+
+    def repository(self, reference: Reference) -> str:
+        """The image's repository as the proxy knows it."""
 
 
 class StoreTarget:

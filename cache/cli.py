@@ -1,0 +1,154 @@
+"""``crossdock warm``: arguments and environment → images fetched before they are needed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform as machine
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import click
+
+from cache.dockerfile_images import images_of
+from cache.errors import CacheError
+from cache.oci.auth import TokenCache
+from cache.oci.client import RegistryClient
+from cache.oci.credentials import DockerConfig
+from cache.oci.descriptor import Platform
+from cache.oci.errors import InvalidReference, OCIError
+from cache.oci.reference import DOCKER_HUB, Reference
+from cache.oci.registries import Registries, base_url
+from cache.oci.transport import Transport
+from cache.stores import open_store
+from cache.warm import ProxyTarget, StoreTarget, Target, Warmed, warm
+
+INTERRUPTED = 130
+Values = Mapping[str, object]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs ``crossdock warm``; returns 0 when every image was warmed, 1 when one was not, 2 for wrong usage."""
+    try:
+        values = _COMMAND.main(list(arguments), prog_name="crossdock warm", standalone_mode=False)
+        return values if isinstance(values, int) else asyncio.run(_warm_all(values, os.environ))
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (CacheError, OCIError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except (KeyboardInterrupt, click.Abort):
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+_COMMAND = click.Command(
+    "warm",
+    callback=lambda **values: values,
+    help="Fetch images into a proxy or a store before they are needed.",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    params=[
+        click.Argument(["images"], nargs=-1, metavar="[IMAGE]..."),
+        click.Option(["-i", "--image"], multiple=True, help="An image, as with IMAGE."),
+        click.Option(["-d", "--dockerfile"], multiple=True, help="A Dockerfile whose base images are fetched."),
+        click.Option(["--build-arg"], multiple=True, help="NAME=VALUE for the ARGs before the first FROM."),
+        click.Option(["--proxy"], help="HOST[:PORT] of the proxy to warm."),
+        click.Option(["--store"], help="URL of the store to warm: file:///PATH or s3://BUCKET/PREFIX."),
+        click.Option(
+            ["--platform", "--customPlatform"], multiple=True, help="OS/ARCHITECTURE[/VARIANT]; this machine's if none."
+        ),
+        click.Option(["--insecure-registry"], multiple=True, help="A registry or proxy reached over plain HTTP."),
+        click.Option(["--registry-mirror"], multiple=True, help="HOST[/PREFIX] to ask for Docker Hub's images first."),
+    ],
+)
+
+
+async def _warm_all(values: Values, environ: Mapping[str, str]) -> int:
+    """Tries every image, says what each cost, and returns the exit status."""
+    references = _references(values)
+    platforms = _platforms(values)
+    failed = 0
+    async with _open_target(values, environ) as target:
+        for reference in references:
+            try:
+                print(f"warmed {reference}: {_told(await warm(reference, target, platforms))}", flush=True)
+            except (CacheError, OCIError) as error:
+                failed += 1
+                print(f"error: {reference}: {error}", file=sys.stderr, flush=True)
+    if failed:
+        print(f"{failed} of {len(references)} images could not be warmed", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _told(warmed: Warmed) -> str:
+    megabytes = warmed.fetched_bytes / 1e6
+    return f"{warmed.blobs} blobs, {warmed.held_blobs} held already, {megabytes:.1f} MB in {warmed.seconds:.1f}s"
+
+
+@asynccontextmanager
+async def _open_target(values: Values, environ: Mapping[str, str]) -> AsyncIterator[Target]:
+    proxy, url = values["proxy"], values["store"]
+    if bool(proxy) == bool(url):
+        raise click.UsageError("say what to warm: either --proxy or --store")
+    credentials = DockerConfig.load(environ, Path(environ.get("HOME") or Path.home()))
+    insecure = frozenset(_texts(values, "insecure_registry"))
+    async with Transport() as transport:
+        if proxy:
+            yield ProxyTarget(_ProxyClients(transport, credentials, str(proxy), insecure))
+            return
+        mirrors = {DOCKER_HUB: _texts(values, "registry_mirror")}
+        store = open_store(str(url), environ)
+        try:
+            await store.check()
+            yield StoreTarget(store, Registries(transport, credentials, insecure, mirrors))
+        finally:
+            await store.close()
+
+
+class _ProxyClients:
+    """The proxy, asked for each image by its registry's name as the first part of the path."""
+
+    def __init__(self, transport: Transport, credentials: DockerConfig, proxy: str, insecure: frozenset[str]) -> None:
+        credential = credentials.credential_for(proxy)
+        self._client = RegistryClient(transport, base_url(proxy, insecure), credential, TokenCache(), name=proxy)
+
+    def client(self, reference: Reference) -> RegistryClient:
+        return self._client
+
+    def repository(self, reference: Reference) -> str:
+        """The image's repository as the proxy knows it."""
+        return reference.repository if reference.host == self._client.name else reference.name
+
+
+def _texts(values: Values, field: str) -> tuple[str, ...]:
+    value = values[field]
+    return tuple(str(item) for item in value) if isinstance(value, tuple) else ()
+
+
+def _references(values: Values) -> list[Reference]:
+    """The images named and those of the Dockerfiles, each once. Raises click.UsageError."""
+    names = [*_texts(values, "images"), *_texts(values, "image")]
+    build_args = dict(text.partition("=")[::2] for text in _texts(values, "build_arg"))
+    try:
+        for path in _texts(values, "dockerfile"):
+            names += images_of(Path(path).read_text("utf-8"), build_args)
+        references = [Reference.parse(name) for name in dict.fromkeys(names)]
+    except InvalidReference as error:
+        raise click.UsageError(str(error)) from error
+    except OSError as error:
+        raise click.UsageError(f"cannot read {error.filename}: {error.strerror}") from error
+    except ValueError as error:
+        raise click.UsageError(f"--dockerfile: {error}") from error
+    if not references:
+        raise click.UsageError("name an image or a --dockerfile")
+    return references
+
+
+def _platforms(values: Values) -> tuple[Platform, ...]:
+    try:
+        return tuple(map(Platform.parse, _texts(values, "platform") or (f"linux/{machine.machine()}",)))
+    except ValueError as error:
+        raise click.UsageError(f"--platform: {error}") from error
