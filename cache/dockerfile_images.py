@@ -22,8 +22,8 @@ SCRATCH = "scratch"
 def images_of(text: str, build_args: Mapping[str, str]) -> tuple[str, ...]:
     """The names of the images that the Dockerfile needs, each once, in order of first use.
 
-    ``build_args`` override the defaults of global ARGs. Raises ValueError, which names the line, for an image whose name
-    needs a variable that has no value.
+    ``build_args`` override the defaults of global ARGs. Raises ValueError, which names the line, for an image
+    whose name needs a variable that has no value.
     """
     found: dict[str, None] = {}
     stages: set[str] = set()

@@ -9,8 +9,6 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from typing import TypeVar
 from urllib.parse import quote
 
-from urllib.parse import quote
-
 from aiohttp import ClientResponse
 
 from cache.oci.auth import Authenticator, TokenCache
@@ -26,8 +24,8 @@ T = TypeVar("T")
 class RegistrySession:
     """One registry as one identity.
 
-    ``base_url`` is ``scheme://host[:port]``, ``name`` what people call the registry (``docker.io``). ``namespace`` tells a
-    proxy for several registries which one is meant (distribution-spec, "Registry Proxying").
+    ``base_url`` is ``scheme://host[:port]``, ``name`` what people call the registry (``docker.io``). ``namespace``
+    tells a proxy for several registries which one is meant (distribution-spec, "Registry Proxying").
     """
 
     def __init__(
