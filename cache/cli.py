@@ -6,7 +6,7 @@ import asyncio
 import os
 import platform as machine
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Container, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -14,18 +14,26 @@ import click
 
 from cache.dockerfile_images import images_of
 from cache.errors import CacheError
-from cache.oci.auth import TokenCache
-from cache.oci.client import RegistryClient
 from cache.oci.credentials import DockerConfig
 from cache.oci.descriptor import Platform
 from cache.oci.errors import InvalidReference, OCIError
 from cache.oci.reference import DOCKER_HUB, Reference
-from cache.oci.registries import Registries, base_url
+from cache.oci.registries import ProxyRegistries, Registries, base_url
 from cache.oci.transport import Transport
+from cache.store import Store
 from cache.stores import open_store
 from cache.warm import ProxyTarget, StoreTarget, Target, Warmed, warm
 
 INTERRUPTED = 130
+
+
+class _EveryHost:
+    """Holds every host."""
+
+    def __contains__(self, host: object) -> bool:
+        return True
+
+
 Values = Mapping[str, object]
 
 
@@ -55,10 +63,15 @@ _COMMAND = click.Command(
         click.Option(["-i", "--image"], multiple=True, help="An image, as with IMAGE."),
         click.Option(["-d", "--dockerfile"], multiple=True, help="A Dockerfile whose base images are fetched."),
         click.Option(["--build-arg"], multiple=True, help="NAME=VALUE for the ARGs before the first FROM."),
-        click.Option(["--proxy"], help="HOST[:PORT] of the proxy to warm."),
+        click.Option(["--proxy"], help="HOST[:PORT] of the proxy to warm, or its URL."),
         click.Option(["--store"], help="URL of the store to warm: file:///PATH or s3://BUCKET/PREFIX."),
         click.Option(
             ["--platform", "--customPlatform"], multiple=True, help="OS/ARCHITECTURE[/VARIANT]; this machine's if none."
+        ),
+        click.Option(["--insecure"], is_flag=True, help="Reach every registry over plain HTTP."),
+        click.Option(["--skip-tls-verify"], is_flag=True, help="Accept any certificate."),
+        click.Option(
+            ["--skip-tls-verify-registry"], multiple=True, help="A registry whose certificate is not checked."
         ),
         click.Option(["--insecure-registry"], multiple=True, help="A registry or proxy reached over plain HTTP."),
         click.Option(["--registry-mirror"], multiple=True, help="HOST[/PREFIX] to ask for Docker Hub's images first."),
@@ -68,7 +81,7 @@ _COMMAND = click.Command(
 
 async def _warm_all(values: Values, environ: Mapping[str, str]) -> int:
     """Tries every image, says what each cost, and returns the exit status."""
-    references = _references(values)
+    references = _references(values, environ)
     platforms = _platforms(values)
     failed = 0
     async with _open_target(values, environ) as target:
@@ -94,13 +107,14 @@ async def _open_target(values: Values, environ: Mapping[str, str]) -> AsyncItera
     if bool(proxy) == bool(url):
         raise click.UsageError("say what to warm: either --proxy or --store")
     credentials = DockerConfig.load(environ, Path(environ.get("HOME") or Path.home()))
-    insecure = frozenset(_texts(values, "insecure_registry"))
-    async with Transport() as transport:
+    insecure = _hosts(values, "insecure", "insecure_registry")
+    skip_tls_verify = _hosts(values, "skip_tls_verify", "skip_tls_verify_registry")
+    async with Transport(skip_tls_verify=skip_tls_verify) as transport:
         if proxy:
-            yield ProxyTarget(_ProxyClients(transport, credentials, str(proxy), insecure))
+            yield ProxyTarget(ProxyRegistries(transport, credentials, _proxy_url(str(proxy), insecure)))
             return
         mirrors = {DOCKER_HUB: _texts(values, "registry_mirror")}
-        store = open_store(str(url), environ)
+        store = _open_store(str(url), environ)
         try:
             await store.check()
             yield StoreTarget(store, Registries(transport, credentials, insecure, mirrors))
@@ -108,19 +122,31 @@ async def _open_target(values: Values, environ: Mapping[str, str]) -> AsyncItera
             await store.close()
 
 
-class _ProxyClients:
-    """The proxy, asked for each image by its registry's name as the first part of the path."""
+def _open_store(url: str, environ: Mapping[str, str]) -> Store:
+    try:
+        return open_store(url, environ)
+    except ValueError as error:
+        raise click.UsageError(f"--store: {error}") from error
 
-    def __init__(self, transport: Transport, credentials: DockerConfig, proxy: str, insecure: frozenset[str]) -> None:
-        credential = credentials.credential_for(proxy)
-        self._client = RegistryClient(transport, base_url(proxy, insecure), credential, TokenCache(), name=proxy)
 
-    def client(self, reference: Reference) -> RegistryClient:
-        return self._client
+def _proxy_url(text: str, insecure: Container[str]) -> str:
+    url = text.rstrip("/") if "://" in text else base_url(text, insecure)
+    if not url.startswith(("http://", "https://")) or "@" in url or url.count("/") != 2:
+        raise click.UsageError(
+            "--proxy: expected HOST:PORT or http://HOST:PORT, without credentials and without a path"
+        )
+    return url
 
-    def repository(self, reference: Reference) -> str:
-        """The image's repository as the proxy knows it."""
-        return reference.repository if reference.host == self._client.name else reference.name
+
+def _hosts(values: Values, everyone: str, some: str) -> Container[str]:
+    return _EveryHost() if values[everyone] else frozenset(_texts(values, some))
+
+
+def _build_arg(text: str, environ: Mapping[str, str]) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals and name not in environ:
+        raise click.UsageError(f"--build-arg {name}: expected NAME=VALUE, or the name of an environment variable")
+    return name, value if equals else environ[name]
 
 
 def _texts(values: Values, field: str) -> tuple[str, ...]:
@@ -128,10 +154,10 @@ def _texts(values: Values, field: str) -> tuple[str, ...]:
     return tuple(str(item) for item in value) if isinstance(value, tuple) else ()
 
 
-def _references(values: Values) -> list[Reference]:
+def _references(values: Values, environ: Mapping[str, str]) -> list[Reference]:
     """The images named and those of the Dockerfiles, each once. Raises click.UsageError."""
     names = [*_texts(values, "images"), *_texts(values, "image")]
-    build_args = dict(text.partition("=")[::2] for text in _texts(values, "build_arg"))
+    build_args = dict(_build_arg(text, environ) for text in _texts(values, "build_arg"))
     try:
         for path in _texts(values, "dockerfile"):
             names += images_of(Path(path).read_text("utf-8"), build_args)

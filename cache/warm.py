@@ -18,7 +18,7 @@ from cache.oci.digest import Digest
 from cache.oci.errors import InvalidManifest
 from cache.oci.manifest import Index, Manifest, parse_manifest
 from cache.oci.reference import Reference
-from cache.oci.registries import Registries
+from cache.oci.registries import ProxyRegistries, Registries
 from cache.store import Store
 from cache.together import together
 from cache.verify import verified
@@ -60,14 +60,14 @@ class Target(Protocol):
 
 
 class ProxyTarget:
-    """A proxy: what is asked of it stays with it. ``registries`` gives the client of an upstream through the proxy."""
+    """A proxy: what is asked of it stays with it."""
 
-    def __init__(self, registries: ProxyClients) -> None:
-        self._registries = registries
+    def __init__(self, proxy: ProxyRegistries) -> None:
+        self._proxy = proxy
 
     async def resolve(self, reference: Reference) -> tuple[Place, ManifestReply]:
-        client, repository = self._registries.client(reference), self._registries.repository(reference)
-        return Place(reference, client, repository), await client.get_manifest(repository, reference.identifier)
+        place = Place(reference, self._proxy.client(reference), reference.repository)
+        return place, await place.client.get_manifest(place.repository, reference.identifier)
 
     async def take_blob(self, place: Place, blob: Descriptor) -> bool:
         async with place.client.open_blob(place.repository, blob.digest) as reply:
@@ -77,16 +77,6 @@ class ProxyTarget:
 
     async def take_manifests(self, place: Place, manifests: Sequence[Manifest | Index]) -> None:
         """Nothing: the proxy keeps what it has passed on."""
-
-
-class ProxyClients(Protocol):
-    """Clients that reach upstreams through one proxy."""
-
-    def client(self, reference: Reference) -> RegistryClient:
-        """The client for the image's registry."""
-
-    def repository(self, reference: Reference) -> str:
-        """The image's repository as the proxy knows it."""
 
 
 class StoreTarget:

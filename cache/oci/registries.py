@@ -6,9 +6,9 @@ from collections.abc import Container, Mapping
 
 from cache.oci.auth import TokenCache
 from cache.oci.client import ManifestReply, RegistryClient
-from cache.oci.credentials import Credential, DockerConfig
+from cache.oci.credentials import ANONYMOUS, Credential, DockerConfig
 from cache.oci.errors import OCIError
-from cache.oci.redirect import is_loopback
+from cache.oci.redirect import is_loopback, parse_url
 from cache.oci.reference import DOCKER_HUB, Reference, canonical_host
 from cache.oci.retry import Backoff
 from cache.oci.transport import Transport
@@ -86,6 +86,34 @@ class Registries:
             for note in passed_over:
                 error.add_note(note)
             raise
+
+
+class ProxyRegistries:
+    """The clients of all registries, reached through one proxy that stands in front of them.
+
+    Each says by ``?ns=`` which registry it means. It shows the proxy's own credential where there is one, else the
+    one for that registry: who warms a proxy by name has chosen to trust it.
+    """
+
+    def __init__(self, transport: Transport, credentials: DockerConfig, url: str) -> None:
+        self._transport = transport
+        self._credentials = credentials
+        self._url = url
+        self._host = parse_url(url).authority
+        self._tokens = TokenCache()
+
+    def client(self, reference: Reference) -> RegistryClient:
+        """The client for the image's registry, or for the proxy itself when the image is named so.
+
+        Raises InvalidCredentials.
+        """
+        credential = self._credentials.credential_for(self._host)
+        if credential == ANONYMOUS:
+            credential = self._credentials.credential_for(reference.host, reference.repository)
+        namespace = "" if reference.host == self._host else reference.host
+        return RegistryClient(
+            self._transport, self._url, credential, self._tokens, name=self._host, namespace=namespace
+        )
 
 
 def base_url(host: str, insecure: Container[str]) -> str:
