@@ -50,7 +50,7 @@ class LayerDirectory:
         self._times: dict[str, int] = {}  # of directories: set last, as every child changes them
         self._may_chown = os.geteuid() == 0
         self.skipped: list[str] = []
-        self.implied: set[str] = set()
+        self.implied: set[str] = {""}
 
     def apply(self, change: Change, content: Readable | None = None) -> None:
         """Makes one change; ``content`` has a regular file's bytes. Raises OSError, or BuildError for a bad change."""

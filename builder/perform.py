@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from builder import events
-from builder.changes import Change, Entry
+from builder.changes import Change
 from builder.copy import Destination, Source, collect, place, unpack_archives
 from builder.errors import BuildError, StepFailed
 from builder.graph import Position
 from builder.image_users import User, resolve_owner, resolve_user
+from builder.placement import make_directory
 from builder.rootfs import Tree
 from builder.run import RunSpec
 from builder.stage_root import StageRoot
@@ -69,13 +70,11 @@ class Performer:
 
     def _make_directory(self, tree: Tree, step: MakeDirectory) -> list[Change]:
         """The directory and those above it, as far as they are missing, as the stage's user."""
-        path = tree.resolve(step.path)
         user = _user(tree, step)
-        missing = _missing_directories(tree, path, step)
-        return [
-            Entry(missed, stat.S_IFDIR | 0o755, uid=user.uid, gid=user.gid, mtime_ns=self.now_ns())
-            for missed in missing
-        ]
+        try:
+            return make_directory(step.path, tree, (user.uid, user.gid), self.now_ns())
+        except BuildError as error:
+            raise BuildError(f"WORKDIR {step.path}: {error.message}", step.span) from error
 
     def _copy(self, tree: Tree, position: Position, step: CopyFiles, source: Tree | None) -> list[Change]:
         try:
@@ -107,19 +106,6 @@ class Performer:
             raise
         descriptor = Descriptor(media_type=media_types.OCI_LAYER_GZIP, digest=written.digest, size=written.size_bytes)
         return Layer(descriptor, written.diff_id)
-
-
-def _missing_directories(tree: Tree, path: str, step: MakeDirectory) -> list[str]:
-    parts = path.split("/") if path else []
-    paths = ["/".join(parts[: depth + 1]) for depth in range(len(parts))]
-    missing = []
-    for above in paths:
-        found = tree.lstat(above)
-        if found is None:
-            missing.append(above)
-        elif not stat.S_ISDIR(found.st_mode):
-            raise BuildError(f"WORKDIR {step.path}: /{above} is there and is not a directory", step.span)
-    return missing
 
 
 def _account_files(tree: Tree) -> tuple[str, str]:

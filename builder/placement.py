@@ -214,7 +214,7 @@ class _Stage:
     def _without_stale_link(self, entry: Entry) -> Entry:
         """A hard link whose first name a later source has taken is a file of its own."""
         first = self._placed.get(entry.link) if entry.hardlink else None
-        if not entry.hardlink or (first is not None and first.is_file and first.content == entry.content):
+        if not entry.hardlink or (first is not None and first.is_file and _same_file(first, entry)):
             return entry
         return replace(entry, hardlink=False, link="")
 
@@ -223,6 +223,10 @@ class _Stage:
         if status is None:
             raise ValueError(f"the directory {path!r} was neither there nor made")
         return read_entry(path, status, os.fspath(self._tree.real_path(path)))
+
+
+def _same_file(one: Entry, other: Entry) -> bool:
+    return one.content is not None and other.content is not None and os.path.samefile(one.content, other.content)
 
 
 def _above(path: str) -> Iterator[str]:

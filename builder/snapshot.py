@@ -74,6 +74,21 @@ def _packed(status: os.stat_result) -> bytes:
     )
 
 
+def _has_changed(then: bytes | None, status: os.stat_result, *, lenient: bool) -> bool:
+    """Whether a status is another than the packed one.
+
+    ``lenient`` is for directories that ignored paths were made in and removed from: that shows in their change time
+    and size, and is no change.
+    """
+    if then is None or then == _packed(status):
+        return then is None
+    if not lenient or not stat.S_ISDIR(status.st_mode):
+        return True
+    mode, uid, gid, _, _, mtime_ns, _, inode = _FINGERPRINT.unpack(then)
+    now = (status.st_mode, status.st_uid, status.st_gid, status.st_mtime_ns, status.st_ino)
+    return bool((mode, uid, gid, mtime_ns, inode) != now)
+
+
 def _scan(root: str, directory: str, ignore: frozenset[str]) -> list[os.DirEntry[str]]:
     with os.scandir(f"{root}/{directory}") as entries:
         return [entry for entry in entries if join(directory, entry.name) not in ignore]
@@ -91,13 +106,15 @@ def _walk_items(root: str, before: Fingerprint, ignore: frozenset[str]) -> Itera
 def _walked(root: str, directory: str, before: Fingerprint, ignore: frozenset[str]) -> list[Seen | Whiteout]:
     """One directory compared, last name first."""
     then = before.directories.get(directory, _NOTHING)
+    around_ignored = {os.path.dirname(path) for path in ignore}
     found: list[Seen | Whiteout] = []
     names = set()
     for entry in _scan(root, directory, ignore):
         names.add(entry.name)
         status = entry.stat(follow_symlinks=False)
-        changed = then.get(entry.name) != _packed(status)
-        found.append(Seen(join(directory, entry.name), status, entry.path, changed))
+        path = join(directory, entry.name)
+        changed = _has_changed(then.get(entry.name), status, lenient=path in around_ignored)
+        found.append(Seen(path, status, entry.path, changed))
     gone = (join(directory, name) for name in then if name not in names)
     found += [Whiteout(path) for path in gone if path not in ignore]
     return sorted(found, key=lambda item: sort_key(item.path), reverse=True)

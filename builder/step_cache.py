@@ -41,7 +41,8 @@ class StepCache:
         try:
             self._found = await self._cache.lookup(tuple(dict.fromkeys(keys)))
         except (CacheError, OCIError) as error:
-            self._listen(events.Warned(f"the cache cannot be read, so every step is built: {error}"))
+            self._listen(events.Warned(f"the cache cannot be read, so every step is built and none is saved: {error}"))
+            self._cache = None
         for step in self._found.values():
             if step.layer is not None and self._origin is not None:
                 self._layers.add(step.layer, self._origin)
