@@ -98,7 +98,9 @@ class Fills:
             failure = error
             log.warning("blob_fetch_failed", digest=str(fill.digest), error=str(error))
         except Exception:
-            log.exception("blob_fetch_broke", digest=str(fill.digest))  # a fault of ours: readers must not wait for ever
+            log.exception(
+                "blob_fetch_broke", digest=str(fill.digest)
+            )  # a fault of ours: readers must not wait for ever
         finally:
             del self._running[fill.digest]
             fill.end(failure)

@@ -82,9 +82,7 @@ def make_image(seed: int = 1, layer_bytes: int = 300_000) -> Image:
     """An image with one layer; the same seed gives the same image. Its layer is no tar: registries do not look."""
     layer = random.Random(seed).randbytes(layer_bytes)
     config = ImageConfig(os="linux", architecture="amd64", rootfs=RootFS(diff_ids=(Digest.of(layer),))).to_json()
-    manifest = make_manifest(
-        descriptor(config, media_types.OCI_CONFIG), (descriptor(layer, media_types.OCI_LAYER),)
-    )
+    manifest = make_manifest(descriptor(config, media_types.OCI_CONFIG), (descriptor(layer, media_types.OCI_LAYER),))
     return Image(manifest, {Digest.of(blob): blob for blob in (config, layer)})
 
 

@@ -60,7 +60,9 @@ def test_when_a_tag_is_fresh(checked_at: float | None, now: float, readable: boo
         (Denied("GET", URL, 403), True, True, Failure.RELAY),
     ],
 )
-def test_when_a_failed_upstream_is_answered_for(error: RegistryError, held: bool, was_readable: bool, expected: Failure):
+def test_when_a_failed_upstream_is_answered_for(
+    error: RegistryError, held: bool, was_readable: bool, expected: Failure
+):
     assert judge_failure(error, held, was_readable) is expected
 
 

@@ -223,7 +223,11 @@ async def test_what_is_deleted_is_gone_at_once(proxy: Proxy, session: aiohttp.Cl
             await push(client, "cache/app", tag, image)
     gone = [
         ("manifests/a", ["manifests/a"], ["manifests/b"]),
-        (f"manifests/{image.manifest.digest}", [f"manifests/{image.manifest.digest}", "manifests/b", "manifests/c"], []),
+        (
+            f"manifests/{image.manifest.digest}",
+            [f"manifests/{image.manifest.digest}", "manifests/b", "manifests/c"],
+            [],
+        ),
         (f"blobs/{image.layer}", [f"blobs/{image.layer}"], []),
     ]
     for path, absent, present in gone:

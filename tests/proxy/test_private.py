@@ -15,7 +15,17 @@ from cache.oci.credentials import ANONYMOUS, Credential
 from cache.oci.errors import Denied, RegistryError
 from tests.fakes.tokens import TokenRegistry
 from tests.peers import Registry
-from tests.proxy.running import UPSTREAM, Image, Proxy, client_of, get, make_image, push, running_proxy, scripted_upstream
+from tests.proxy.running import (
+    UPSTREAM,
+    Image,
+    Proxy,
+    client_of,
+    get,
+    make_image,
+    push,
+    running_proxy,
+    scripted_upstream,
+)
 
 WRONG = Credential("crossdock", "wrong")
 NOBODY = Credential("nobody", "nothing")
@@ -24,7 +34,9 @@ NOBODY = Credential("nobody", "nothing")
 def basic(credential: Credential) -> dict[str, str]:
     if credential == ANONYMOUS:
         return {}
-    return {"Authorization": "Basic " + base64.b64encode(f"{credential.username}:{credential.password}".encode()).decode()}
+    return {
+        "Authorization": "Basic " + base64.b64encode(f"{credential.username}:{credential.password}".encode()).decode()
+    }
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,10 @@ async def test_what_is_cached_outlives_the_proxy(registry: Registry, tmp_path: P
 
 async def test_a_tag_that_moved_is_seen_when_its_time_is_over(registry: Registry, tmp_path: Path):
     old, new = make_image(1), make_image(2)
-    async with client_of(registry.url) as client, running_proxy(tmp_path, {UPSTREAM: registry.url}, tag_ttl_s=0) as proxy:
+    async with (
+        client_of(registry.url) as client,
+        running_proxy(tmp_path, {UPSTREAM: registry.url}, tag_ttl_s=0) as proxy,
+    ):
         url = f"{proxy.url}/v2/org/app/manifests/1"
         await push(client, "org/app", "1", old)
         assert (await get(url))[2] == old.manifest.raw
