@@ -62,7 +62,8 @@ def overlay(lower: Sequence[Path], scratch: Path) -> Iterator[tuple[Path, Path]]
     upper, work, merged = scratch / "upper", scratch / "work", scratch / "merged"
     for directory in (upper, work, merged):
         directory.mkdir(parents=True)
-    options = f"lowerdir={':'.join(map(str, lower))},upperdir={upper},workdir={work},userxattr"
+    # volatile: unmounting need not wait for the disk
+    options = f"lowerdir={':'.join(map(str, lower))},upperdir={upper},workdir={work},userxattr,volatile"
     subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, merged], check=True)
     try:
         yield merged, upper
