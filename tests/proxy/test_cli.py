@@ -100,8 +100,8 @@ async def test_a_killed_proxy_leaves_only_whole_blobs(tmp_path: Path):
     path = f"/v2/org/app/blobs/{digest}"
     async with scripted_upstream() as upstream:
         upstream.blobs, upstream.pause_at = {str(digest): data}, 3_000_000
-        options = ("--store", f"file://{tmp_path}/store", "--upstream", f"up.test={upstream.url}")
-        options += ("--default-upstream", "up.test")
+        where = ("--store", f"file://{tmp_path}/store", "--upstream", f"up.test={upstream.url}")
+        options = (*where, "--default-upstream", "up.test")
         with started(*options) as (process, url):
             async with aiohttp.ClientSession() as session, session.get(url + path) as response:
                 await response.content.readexactly(2_000_000)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -43,9 +45,15 @@ async def test_skopeo_pushes_and_pulls_with_credentials(private_registry: Regist
         assert (await client.get_manifest("org/copy", "2")).raw == image.manifest.raw
 
 
-async def test_podman_and_buildah(private_registry: Registry, tmp_path: Path):
+@pytest.fixture
+def storage(tmp_path: Path) -> Iterator[tuple[str, ...]]:
+    """Storage of its own for podman and buildah; podman wants a short path for what it runs in."""
+    with tempfile.TemporaryDirectory(prefix="xd-") as run_root:
+        yield ("--root", str(tmp_path / "root"), "--runroot", run_root, "--storage-driver", "vfs")
+
+
+async def test_podman_and_buildah(private_registry: Registry, tmp_path: Path, storage: tuple[str, ...]):
     creds = f"{private_registry.username}:{private_registry.password}"
-    storage = ("--root", str(tmp_path / "root"), "--runroot", str(tmp_path / "runroot"), "--storage-driver", "vfs")
     (tmp_path / "hello").write_text("hello\n")
     async with running_proxy(tmp_path, {UPSTREAM: private_registry.url}) as proxy:
         name = f"{proxy.host}/org/app:1"

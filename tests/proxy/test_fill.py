@@ -54,15 +54,18 @@ async def test_the_fetch_goes_on_when_the_first_client_leaves(tmp_path: Path):
 async def test_followers_get_bytes_and_ranges_before_the_fetch_has_ended(tmp_path: Path):
     async with scripted_upstream() as upstream, running_proxy(tmp_path, {UPSTREAM: upstream.url}) as proxy:
         upstream.blobs, upstream.pause_at = {str(DIGEST): DATA}, 1_000_000
-        async with aiohttp.ClientSession() as session:
-            async with session.get(proxy.url + PATH) as leader, session.get(proxy.url + PATH) as follower:
-                assert await leader.content.readexactly(900_000) == DATA[:900_000]
-                assert await follower.content.readexactly(900_000) == DATA[:900_000]
-                status, headers, part = await get(proxy.url + PATH, Range="bytes=500000-599999")
-                assert (status, part, headers["X-Cache"]) == (206, DATA[500_000:600_000], "miss")
-                assert await proxy.store.stat(DIGEST) is None
-                upstream.go_on.set()
-                assert await leader.read() == await follower.read() == DATA[900_000:]
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(proxy.url + PATH) as leader,
+            session.get(proxy.url + PATH) as follower,
+        ):
+            assert await leader.content.readexactly(900_000) == DATA[:900_000]
+            assert await follower.content.readexactly(900_000) == DATA[:900_000]
+            status, headers, part = await get(proxy.url + PATH, Range="bytes=500000-599999")
+            assert (status, part, headers["X-Cache"]) == (206, DATA[500_000:600_000], "miss")
+            assert await proxy.store.stat(DIGEST) is None
+            upstream.go_on.set()
+            assert await leader.read() == await follower.read() == DATA[900_000:]
         assert upstream.count("GET", PATH) == 1
 
 
@@ -122,9 +125,8 @@ async def test_a_store_that_is_full_costs_the_caching_and_not_the_serving(
             upstream.blobs = {str(DIGEST): DATA[:-1] + b"x"}
             with pytest.raises(aiohttp.ClientPayloadError):
                 await get(proxy.url + PATH)
-            with pytest.raises(StoreFull):
-                async with store.writer() as writer:
-                    await writer.write(b"x")
+            async with store.writer() as writer:
+                with pytest.raises(StoreFull):
                     await writer.commit(DIGEST)
         upstream.blobs = {str(DIGEST): DATA}
         assert (await get(proxy.url + PATH))[2] == DATA

@@ -206,11 +206,11 @@ async def test_tags_come_in_order_and_in_pages(proxy: Proxy):
             await push(client, "cache/app", tag, make_image())
     base = f"{proxy.url}{BASE}/tags/list"
     assert (await get(base))[2] == b'{"name":"cache/app","tags":["a","b","c","d"]}'
-    status, headers, body = await get(f"{base}?n=3")
+    _, headers, body = await get(f"{base}?n=3")
     assert body == b'{"name":"cache/app","tags":["a","b","c"]}'
     link = headers["Link"].partition(">")[0].lstrip("<")
     assert (await get(proxy.url + link))[2] == b'{"name":"cache/app","tags":["d"]}'
-    status, headers, body = await get(f"{base}?n=0")
+    __, headers, body = await get(f"{base}?n=0")
     assert (body, "Link" in headers) == (b'{"name":"cache/app","tags":[]}', False)
     assert (await get(f"{base}?last=b"))[2] == b'{"name":"cache/app","tags":["c","d"]}'
     assert (await get(f"{proxy.url}/v2/cache/none/tags/list"))[0] == 404

@@ -118,14 +118,14 @@ async def test_a_follower_of_a_running_fetch_must_be_let_in_too(tmp_path: Path):
     path = f"/v2/org/app/blobs/{image.layer}"
     async with scripted_upstream() as upstream, running_proxy(tmp_path, {UPSTREAM: upstream.url}) as proxy:
         upstream.blobs, upstream.pause_at = {str(image.layer): image.blobs[image.layer]}, 1_000_000
-        async with aiohttp.ClientSession() as session:
-            async with session.get(proxy.url + path, headers=basic(Credential("alice", "a"))) as leader:
-                await leader.content.readexactly(1000)
-                upstream.status = 403
-                status, _, body = await get(proxy.url + path, **basic(Credential("bob", "b")))
-                assert (status, image.blobs[image.layer][:100] in body) == (403, False)
-                upstream.go_on.set()
-                assert len(await leader.read()) == 1_999_000
+        alice, bob = basic(Credential("alice", "a")), basic(Credential("bob", "b"))
+        async with aiohttp.ClientSession() as session, session.get(proxy.url + path, headers=alice) as leader:
+            await leader.content.readexactly(1000)
+            upstream.status = 403
+            status, _, body = await get(proxy.url + path, **bob)
+            assert (status, image.blobs[image.layer][:100] in body) == (403, False)
+            upstream.go_on.set()
+            assert len(await leader.read()) == 1_999_000
 
 
 async def test_a_blob_is_served_only_through_a_repository_that_has_it(registry: Registry, tmp_path: Path):

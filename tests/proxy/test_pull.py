@@ -83,7 +83,7 @@ async def test_the_upstream_is_chosen_by_ns_or_by_the_first_component(tmp_path: 
                 assert (await get(f"{proxy.url}/v2/{path}"))[2] == one.manifest.raw
             assert (await get(f"{proxy.url}/v2/app/manifests/1?ns=index.docker.io"))[2] == one.manifest.raw
             assert (await get(f"{proxy.url}/v2/app/manifests/1?ns=other.test"))[2] == other.manifest.raw
-            status, headers, raw = await get(f"{proxy.url}/v2/other.test/app/manifests/1")
+            _status, headers, raw = await get(f"{proxy.url}/v2/other.test/app/manifests/1")
             assert (raw, headers["OCI-Namespace"]) == (other.manifest.raw, "other.test")
             assert (await get(f"{proxy.url}/v2/app/manifests/1?ns=quay.io"))[0] == 404
 

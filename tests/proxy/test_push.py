@@ -33,13 +33,15 @@ from tests.proxy.running import (
 async def test_what_is_pushed_is_upstream_and_cached(private_registry: Registry, tmp_path: Path):
     image = make_image()
     owner = Credential(private_registry.username, private_registry.password)
-    async with running_proxy(tmp_path, {UPSTREAM: private_registry.url}) as proxy:
-        async with client_of(proxy.url, owner) as client:
-            await push(client, "org/app", "1", image)
-            assert (await client.get_manifest("org/app", "1")).raw == image.manifest.raw
-            for digest, data in image.blobs.items():
-                async with client.open_blob("org/app", digest) as reply:
-                    assert b"".join([chunk async for chunk in reply.chunks]) == data
+    async with (
+        running_proxy(tmp_path, {UPSTREAM: private_registry.url}) as proxy,
+        client_of(proxy.url, owner) as client,
+    ):
+        await push(client, "org/app", "1", image)
+        assert (await client.get_manifest("org/app", "1")).raw == image.manifest.raw
+        for digest, data in image.blobs.items():
+            async with client.open_blob("org/app", digest) as reply:
+                assert b"".join([chunk async for chunk in reply.chunks]) == data
     assert private_registry.count("GET", "/blobs/sha256") == private_registry.count("GET", "/manifests/") == 0
     async with client_of(private_registry.url, owner) as client:
         assert (await client.get_manifest("org/app", "1")).raw == image.manifest.raw
@@ -154,13 +156,13 @@ async def test_blobs_go_from_the_cache_to_the_upstream_without_the_client(regist
     with start_registry(tmp_path / "second") as second:
         async with client_of(second.url) as client:
             await push(client, "base/os", "1", other)
-        async with running_proxy(tmp_path, {UPSTREAM: registry.url, "second.test": second.url}) as proxy:
-            async with client_of(proxy.url) as client:
-                await push(client, "cache/steps", "1", hosted)
-                assert not await client.mount_blob("org/app", other.layer, "second.test/base/os"), "not held yet"
-                await get(f"{proxy.url}/v2/second.test/base/os/blobs/{other.layer}")
-                assert await client.mount_blob("org/app", hosted.layer, "cache/steps")
-                assert await client.mount_blob("org/app", other.layer, "second.test/base/os")
+        upstreams = {UPSTREAM: registry.url, "second.test": second.url}
+        async with running_proxy(tmp_path, upstreams) as proxy, client_of(proxy.url) as client:
+            await push(client, "cache/steps", "1", hosted)
+            assert not await client.mount_blob("org/app", other.layer, "second.test/base/os"), "not held yet"
+            await get(f"{proxy.url}/v2/second.test/base/os/blobs/{other.layer}")
+            assert await client.mount_blob("org/app", hosted.layer, "cache/steps")
+            assert await client.mount_blob("org/app", other.layer, "second.test/base/os")
     for image in (hosted, other):
         assert (await get(f"{registry.url}/v2/org/app/blobs/{image.layer}"))[2] == image.blobs[image.layer]
 
