@@ -92,8 +92,8 @@ def _unpacked(source: Source, directory: Path) -> Source:
         raise ContextError(f"cannot unpack {source.name!r}: {error}") from error
     if unpacked.skipped:
         raise ContextError(f"cannot unpack {source.name!r} here: {'; '.join(unpacked.skipped)}")
-    walked = [("", directory.lstat()), *Tree([directory]).walk()]
-    found = ((path, status) for path, status in walked if path not in unpacked.implied)
+    root = [("", directory.lstat())] if unpacked.lists_root else []
+    found = (*root, *((path, status) for path, status in Tree([directory]).walk() if path not in unpacked.implied))
     changes = read_changes(Seen(path, status, f"{directory}/{path}") for path, status in found)
     return Source(source.name, "unpacked", tuple(entry for entry in changes if isinstance(entry, Entry)))
 

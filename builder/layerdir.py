@@ -38,7 +38,8 @@ class LayerDirectory:
     With ``overlay`` it is this layer's own, empty at first, and gets whiteouts and opaque marks in overlayfs' form;
     ``lower`` is the tree of the layers below. Without, the layer is applied to what is there.
 
-    ``skipped`` says what could not be made here, with the reason; ``implied`` which directories no entry was for.
+    ``skipped`` says what could not be made here, with the reason; ``implied`` which directories no entry was for;
+    ``lists_root`` whether there was an entry for the root itself.
     """
 
     def __init__(self, directory: Path, *, overlay: bool = False, lower: Tree | None = None) -> None:
@@ -50,12 +51,14 @@ class LayerDirectory:
         self._times: dict[str, int] = {}  # of directories: set last, as every child changes them
         self._may_chown = os.geteuid() == 0
         self.skipped: list[str] = []
-        self.implied: set[str] = {""}
+        self.implied: set[str] = set()
+        self.lists_root = False
 
     def apply(self, change: Change, content: Readable | None = None) -> None:
         """Makes one change; ``content`` has a regular file's bytes. Raises OSError, or BuildError for a bad change."""
         match change:
             case Entry(path=""):
+                self.lists_root = True
                 self._metadata("", change)
             case Entry():
                 self._put(self._locate(change.path), change, content)

@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import stat
 import struct
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from builder.changes import Change, Whiteout
@@ -57,8 +58,23 @@ def fingerprint(root: Path, ignore: frozenset[str] = frozenset()) -> Fingerprint
 
 
 def walk_changes(root: Path, before: Fingerprint, ignore: frozenset[str] = frozenset()) -> list[Change]:
-    """What has changed below ``root`` since ``before``, parents first; nothing at or below a path in ``ignore``."""
-    return read_changes(with_parents(_walk_items(os.fspath(root), before, ignore)))
+    """What has changed below ``root`` since ``before``, parents first; nothing at or below a path in ``ignore``.
+
+    Where a changed file has other names that are as they were (a directory with one of them was renamed), these count
+    as changed too: hard links hold only inside a layer.
+    """
+    found = list(with_parents(_walk_items(os.fspath(root), before, ignore)))
+    elsewhere = _named_elsewhere(found)
+    if elsewhere:
+        found = list(with_parents(_walk_items(os.fspath(root), before, ignore, elsewhere)))
+    return read_changes(found)
+
+
+def _named_elsewhere(found: Sequence[Seen | Whiteout]) -> frozenset[int]:
+    """The inodes of files that have more names than were found."""
+    files = [item.status for item in found if isinstance(item, Seen) and stat.S_ISREG(item.status.st_mode)]
+    names = Counter(status.st_ino for status in files if status.st_nlink > 1)
+    return frozenset(status.st_ino for status in files if 0 < names[status.st_ino] < status.st_nlink)
 
 
 def _packed(status: os.stat_result) -> bytes:
@@ -94,10 +110,15 @@ def _scan(root: str, directory: str, ignore: frozenset[str]) -> list[os.DirEntry
         return [entry for entry in entries if join(directory, entry.name) not in ignore]
 
 
-def _walk_items(root: str, before: Fingerprint, ignore: frozenset[str]) -> Iterator[Seen | Whiteout]:
+def _walk_items(
+    root: str, before: Fingerprint, ignore: frozenset[str], inodes: frozenset[int] = frozenset()
+) -> Iterator[Seen | Whiteout]:
+    """All that is there or has gone; files with these ``inodes`` are taken for changed."""
     todo: list[Seen | Whiteout] = [*_walked(root, "", before, ignore)]
     while todo:
         item = todo.pop()
+        if isinstance(item, Seen) and item.status.st_ino in inodes and stat.S_ISREG(item.status.st_mode):
+            item = replace(item, changed=True)
         yield item
         if isinstance(item, Seen) and stat.S_ISDIR(item.status.st_mode):
             todo += _walked(root, item.path, before, ignore)

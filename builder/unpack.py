@@ -33,6 +33,7 @@ class Unpacked:
     size_bytes: int
     skipped: tuple[str, ...] = ()
     implied: frozenset[str] = frozenset()
+    lists_root: bool = False
 
 
 def unpack_layer(
@@ -87,7 +88,9 @@ def _unpack(
             raise BuildError(f"cannot unpack {entry.path!r}: {error}") from error
     reader.drain()  # what follows the archive's end counts for the digest
     directory.finish()
-    return Unpacked(reader.digest(), reader.size_bytes, tuple(directory.skipped), frozenset(directory.implied))
+    return Unpacked(
+        reader.digest(), reader.size_bytes, tuple(directory.skipped), frozenset(directory.implied), directory.lists_root
+    )
 
 
 def _kept(xattrs: Mapping[str, bytes]) -> dict[str, bytes]:

@@ -190,15 +190,17 @@ class Authenticator:
 
     def refused(self, failed: Denied) -> Denied:
         """The registry's own 401 or 403, said with who we were to it."""
-        if failed.status == 403:
-            reason = "these credentials do not suffice" if self._credential != ANONYMOUS else "anonymous users may not"
-        else:
-            reason = (
-                self._refusal() if self._credential != ANONYMOUS else f"no credentials are configured for {self._name}"
-            )
-        error = Denied(failed.method, failed.url, failed.status, failed.details, reason)
+        error = Denied(failed.method, failed.url, failed.status, failed.details, self._refused_as(failed))
         error.challenge = failed.challenge
         return error
+
+    def _refused_as(self, failed: Denied) -> str:
+        if self._credential == ANONYMOUS:
+            return f"no credentials are configured for {self._name}"
+        # A token that was given and is not enough says nothing against the password.
+        if failed.status == 403 or failed.challenge.lower().startswith("bearer"):
+            return f"user {self._credential.username!r} of {self._name} may not do this"
+        return self._refusal()
 
     def _asked(self) -> str:
         challenge = self._tokens.challenges.get(self._origin)

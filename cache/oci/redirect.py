@@ -36,7 +36,9 @@ class Target:
 def parse_url(text: str) -> URL:
     """The URL with its encoding as it came; quoted only where it could not be sent so. Raises ValueError."""
     sendable = text.isascii() and text.isprintable() and " " not in text
-    return URL(text, encoded=sendable)
+    url = URL(text, encoded=sendable)
+    _ = url.port  # an encoded URL is taken apart only here, and refused when that fails
+    return url
 
 
 def same_origin(one: URL, other: URL) -> bool:

@@ -11,7 +11,23 @@ from builder.isolation import Isolation, Rung, probe
 from builder.run import DirectoryRoot, OverlayRoot, RunResult, RunSpec, run_step
 
 BUSYBOX = Path("/bin/busybox")
-APPLETS = ("sh", "cat", "chmod", "chown", "grep", "head", "id", "ln", "ls", "mkdir", "mv", "pwd", "rm", "rmdir", "sleep")
+APPLETS = (
+    "sh",
+    "cat",
+    "chmod",
+    "chown",
+    "grep",
+    "head",
+    "id",
+    "ln",
+    "ls",
+    "mkdir",
+    "mv",
+    "pwd",
+    "rm",
+    "rmdir",
+    "sleep",
+)
 APPLETS += ("stat", "test", "touch", "true", "yes")
 
 
