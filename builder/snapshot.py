@@ -181,6 +181,8 @@ def _differs(path: str, status: os.stat_result, on_disk: str, lower: Tree) -> bo
     below = lower.lstat(path)
     if below is None or _lasting(status) != _lasting(below):
         return True
+    if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
+        return True  # its names below may be others
     if read_xattrs(on_disk) != lower.xattrs(path):
         return True
     if stat.S_ISLNK(status.st_mode):

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from builder.changes import Change, Entry, Whiteout
@@ -229,6 +229,8 @@ def copy(source: Path, target: Path) -> Path:
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@example(before=[], command=[("rename", "a", "b/a")])
+@example(before=[], command=[("remove", "a", None), ("link", "a", "b/b")])
 @given(before=st.lists(operation, max_size=6), command=st.lists(operation, min_size=1, max_size=10))
 def test_a_layer_brings_back_what_a_command_left(before, command):
     with tempfile.TemporaryDirectory() as scratch:
