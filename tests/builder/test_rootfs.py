@@ -22,7 +22,8 @@ def layers(tmp_path: Path) -> list[Path]:
     middle = make(tmp_path / "2", {"a/x": "2", "a/z": "2", "opaque/new": "2", "dir": "2", "lib": "-> usr/lib"})
     top = make(tmp_path / "3", {"b/c": "3", "file/inside": "3", "dir/new": "3"})
     os.mknod(middle / "gone", 0o020000, os.makedev(0, 0))
-    os.mknod(top / "a" if (top / "a").mkdir() else top / "a" / "y", 0o020000, os.makedev(0, 0))
+    (top / "a").mkdir()
+    os.mknod(top / "a/y", 0o020000, os.makedev(0, 0))
     os.setxattr(middle / "opaque", "user.overlay.opaque", b"y")
     return [top, middle, bottom]
 

@@ -10,6 +10,7 @@ import lzma
 import os
 import stat
 import subprocess
+import sys
 import tarfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -329,7 +330,7 @@ def test_a_device_that_is_refused_is_reported(tmp_path: Path):
         "import sys, builder.unpack as u, pathlib as p;"
         "r = u.unpack_layer(open(sys.argv[1], 'rb'), 'none', p.Path(sys.argv[2]), overlay=False); print(r.skipped)"
     )
-    command = ["capsh", "--drop=cap_mknod", "--", "-c", 'exec "$@"', "sh", os.sys.executable, "-c", program]
+    command = ["capsh", "--drop=cap_mknod", "--", "-c", 'exec "$@"', "sh", sys.executable, "-c", program]
     ran = subprocess.run([*command, tmp_path / "layer", tmp_path / "root"], capture_output=True, text=True, check=True)
     assert ran.stdout == "('null: device node 1:3: Operation not permitted',)\n"
     assert os.listdir(tmp_path / "root") == ["x"]
