@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -77,15 +78,13 @@ def unpack_archives(sources: Sequence[Source], scratch: Path) -> tuple[Source, .
 
     Its files are unpacked into new directories below ``scratch``, which must stay until the layer is written.
     """
-    return tuple(
-        _unpacked(source, scratch / f"archive-{number}") if source.kind == "archive" else source
-        for number, source in enumerate(sources)
-    )
+    return tuple(_unpacked(source, scratch) if source.kind == "archive" else source for source in sources)
 
 
-def _unpacked(source: Source, directory: Path) -> Source:
+def _unpacked(source: Source, scratch: Path) -> Source:
     archive = source.entries[0]
-    directory.mkdir(parents=True)
+    scratch.mkdir(parents=True, exist_ok=True)
+    directory = Path(tempfile.mkdtemp(prefix="archive-", dir=scratch))
     try:
         unpacked = unpack_file(str(archive.content), directory)
     except (BuildError, OSError) as error:

@@ -394,6 +394,7 @@ def test_archives_are_unpacked_whatever_their_name(tmp_path: Path, stage: Tree, 
 def test_an_archive_goes_into_its_destination_and_takes_chown(tmp_path: Path, stage: Tree):
     root = make(tmp_path / "context", {"a.tar": archive(tmp_path), "b.txt": "plain"})
     sources = collect(Tree([root]), ["a.tar", "b.txt"], owner=(0, 0), detect_archives=True)
+    unpack_archives(sources, tmp_path / "scratch")  # as an earlier step may have done
     changes = place(unpack_archives(sources, tmp_path / "scratch"), Destination("n/", chown=(1, 2)), stage)
     found = shown(changes)
     assert {found[path] for path in ("n/bin/tool", "n/b.txt")} == {"f 644 1:2"}
