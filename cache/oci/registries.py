@@ -117,8 +117,11 @@ class ProxyRegistries:
 
 
 def base_url(host: str, insecure: Container[str]) -> str:
-    """Where a registry's API is. As with every client, plain HTTP only for insecure hosts and this machine's own."""
-    if host == DOCKER_HUB and host not in insecure:
+    """Where a registry's API is. As with every client, plain HTTP only for insecure hosts and this machine's own.
+
+    Docker Hub is never one of them: who calls every registry insecure means their own.
+    """
+    if host == DOCKER_HUB:
         return HUB_URL
     name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
     return f"{'http' if host in insecure or is_loopback(name) else 'https'}://{host}"

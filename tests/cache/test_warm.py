@@ -1,0 +1,250 @@
+"""Warming, from the Dockerfile to a proxy that serves without its upstream; and where registries are."""
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from cache.dockerfile_images import images_of
+from cache.filesystem import FilesystemStore
+from cache.oci import media_types
+from cache.oci.client import RegistryClient
+from cache.oci.credentials import Credential, DockerConfig
+from cache.oci.digest import Digest
+from cache.oci.errors import NotFound, Unreachable
+from cache.oci.reference import Reference
+from cache.oci.registries import Registries, base_url
+from cache.oci.retry import Backoff
+from cache.oci.transport import Transport
+from tests.peers import free_port, start_registry
+from tests.proxy.running import client_of, get, make_image, push, running_proxy
+
+ROOT = Path(__file__).parents[2]
+PLATFORMS = (("amd64", 11), ("arm64", 12))
+
+
+async def crossdock_warm(*arguments: str, status: int = 0, **environ: str) -> tuple[str, str]:
+    """Runs the command as people do; what it says and what it complains of."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(ROOT / "crossdock.py"),
+        "warm",
+        *arguments,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={"PATH": os.environ["PATH"], "HOME": "/nonexistent", **environ},
+    )
+    said, complained = await process.communicate()
+    assert process.returncode == status, complained.decode()
+    assert b"Traceback" not in complained
+    return said.decode(), complained.decode()
+
+
+async def push_index(client: RegistryClient, repository: str, tag: str) -> bytes:
+    """An image for two platforms, one of which nobody will have asked for."""
+    described = []
+    for architecture, seed in PLATFORMS:
+        image = make_image(seed, 100_000)
+        await push(client, repository, str(image.manifest.digest), image)
+        platform = {"os": "linux", "architecture": architecture}
+        entry = {"mediaType": media_types.OCI_MANIFEST, "digest": str(image.manifest.digest)}
+        described.append({**entry, "size": len(image.manifest.raw), "platform": platform})
+    raw = json.dumps({"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": described}).encode()
+    await client.put_manifest(repository, tag, raw, media_types.OCI_INDEX)
+    return raw
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("FROM alpine", ["alpine"]),
+        ("from alpine:3 as base\nFROM base\nFROM Base AS two\nFROM two", ["alpine:3"]),
+        ("FROM scratch\nCOPY --from=busybox:1 /bin /bin", ["busybox:1"]),
+        ("FROM a AS x\nFROM b\nCOPY --from=x / /\nCOPY --from=0 / /\nCOPY --chown=1 --from=c / /", ["a", "b", "c"]),
+        ("ARG V=3\nARG I=alpine:$V\nFROM ${I}", ["alpine:3"]),
+        ("ARG V\nFROM alpine:${V:-edge}", ["alpine:edge"]),
+        ("ARG V=3\nFROM alpine${V:+:$V}", ["alpine:3"]),
+        ("ARG ARCH=x\nFROM --platform=$BUILDPLATFORM ${ARCH}/alpine AS b", ["x/alpine"]),
+        ("FROM a\nRUN --mount=type=bind,from=tools:1,target=/t t", ["a", "tools:1"]),
+        ("FROM a\nARG V=1\nCOPY --from=$V / /", ["a"]),
+        ("FROM a \\\n  AS b\n# FROM comment\nFROM c", ["a", "c"]),
+        ("FROM a\nRUN <<EOF\nselect * \nFROM table\nEOF\nFROM b", ["a", "b"]),
+        ("FROM a\nCOPY <<'x' <<-y /\nFROM one\nx\nFROM two\n\ty\nFROM b", ["a", "b"]),
+        ("FROM a\nRUN echo $((1 <<2))\nFROM b", ["a", "b"]),
+        ("# syntax=docker/dockerfile:1\nFROM a", ["a"]),
+        ("", []),
+    ],
+)
+def test_the_images_of_a_dockerfile(text, expected):
+    assert images_of(text, {}) == tuple(expected)
+
+
+def test_build_arguments_reach_only_global_args():
+    text = "ARG I=alpine\nFROM $I\nARG J=x\nFROM ${J:-b}"
+    assert images_of(text, {"I": "debian", "J": "nobody"}) == ("debian", "b")
+
+
+def test_a_variable_without_a_value_names_its_line():
+    with pytest.raises(ValueError, match=r"line 3: \$V has no value"):
+        images_of("FROM a\n\nFROM b:$V", {})
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("docker.io", "https://registry-1.docker.io"),
+        ("ghcr.io", "https://ghcr.io"),
+        ("insecure.test:5000", "http://insecure.test:5000"),
+        ("localhost:5000", "http://localhost:5000"),
+        ("127.0.0.1", "http://127.0.0.1"),
+        ("[::1]:5000", "http://[::1]:5000"),
+        ("10.0.0.1:5000", "https://10.0.0.1:5000"),
+    ],
+)
+def test_where_a_registry_is(host, expected):
+    assert base_url(host, {"insecure.test:5000"}) == expected
+
+
+def registries(transport, mirrors):
+    return Registries(transport, DockerConfig(), mirrors={"127.0.0.1:1": tuple(mirrors)})
+
+
+async def test_mirrors_come_first_and_are_passed_over_when_they_fail(registry):
+    image = make_image()
+    down = f"127.0.0.1:{free_port()}"
+    async with client_of(registry.url) as client, Transport() as transport:
+        await push(client, "mirrored/team/app", "1", image)
+        reference = Reference("127.0.0.1:1", "team/app", "1")
+        found = registries(transport, [down, registry.host, f"{registry.host}/mirrored"])
+        used, repository, reply = await found.resolve_manifest(reference)
+    assert (used.base_url, repository, reply.raw) == (registry.url, "mirrored/team/app", image.manifest.raw)
+
+
+async def test_the_registry_itself_has_the_last_word(registry):
+    async with Transport() as transport:
+        missing = Registries(transport, DockerConfig(), mirrors={registry.host: (f"127.0.0.1:{free_port()}",)})
+        with pytest.raises(NotFound) as caught:
+            await missing.resolve_manifest(Reference(registry.host, "team/app", "1"))
+        assert "mirror 127.0.0.1" in caught.value.__notes__[0]
+        with pytest.raises(Unreachable):
+            await registries(transport, [])._client("127.0.0.1:1", "", mirror=True).ping()
+
+
+async def test_one_client_per_registry_and_credential():
+    config = DockerConfig(auths={"r.test": Credential("all", "1"), "r.test/team": Credential("team", "2")})
+    async with Transport() as transport:
+        found = Registries(transport, config)
+        assert found.client("r.test", "a") is found.client("r.test", "b")
+        assert found.client("r.test", "team/a").credential.username == "team"
+
+
+async def test_through_a_proxy(registry, tmp_path):
+    async with client_of(registry.url) as client, running_proxy(tmp_path, {"up.test:5000": registry.url}) as proxy:
+        index = await push_index(client, "team/base", "1")
+        dockerfile = tmp_path / "Dockerfile"
+        dockerfile.write_text("ARG V\nFROM up.test:5000/team/base:$V\n")
+        arguments = ("--proxy", proxy.url, "--platform", "linux/amd64", "--dockerfile", str(dockerfile))
+        said, _ = await crossdock_warm(*arguments, "--build-arg", "V=1")
+        assert said.startswith("warmed up.test:5000/team/base:1: 2 blobs, 0 held already, 0.1 MB")
+        before = registry.count("GET")
+        image = make_image(PLATFORMS[0][1], 100_000)
+        for name, data in ((f"blobs/{image.layer}", image.blobs[image.layer]), ("manifests/1", index)):
+            status, headers, body = await get(f"{proxy.url}/v2/team/base/{name}?ns=up.test:5000")
+            assert (status, headers["X-Cache"], body) == (200, "hit", data)
+        assert registry.count("GET") == before
+        other = make_image(PLATFORMS[1][1], 100_000)
+        assert registry.count("GET", str(other.layer)) == 0
+
+
+async def test_into_a_store_that_a_proxy_then_serves_without_its_upstream(tmp_path):
+    store = tmp_path / "store"
+    with start_registry(tmp_path / "registry") as registry:
+        async with client_of(registry.url) as client:
+            index = await push_index(client, "team/base", "1")
+        image = f"{registry.host}/team/base:1"
+        said, _ = await crossdock_warm("--store", f"file://{store}", "--platform", "linux/arm64", image)
+        assert "2 blobs, 0 held already, 0.1 MB" in said
+        said, _ = await crossdock_warm("--store", f"file://{store}", "--platform", "linux/arm64", image)
+        assert "2 blobs, 2 held already, 0.0 MB" in said
+    async with running_proxy(tmp_path, {registry.host: registry.url}, store=FilesystemStore(store)) as proxy:
+        warmed = make_image(PLATFORMS[1][1], 100_000)
+        base = f"{proxy.url}/v2/team/base"
+        for path, data in (
+            ("manifests/1", index),
+            (f"manifests/{warmed.manifest.digest}", warmed.manifest.raw),
+            *((f"blobs/{digest}", blob) for digest, blob in warmed.blobs.items()),
+        ):
+            status, _, body = await get(f"{base}/{path}")
+            assert (status, body) == (200, data)
+
+
+async def test_a_private_image_is_warmed_with_the_credential_of_config_json(private_registry, tmp_path):
+    image = make_image()
+    config = {
+        "auths": {private_registry.host: {"username": private_registry.username, "password": private_registry.password}}
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    credential = Credential(private_registry.username, private_registry.password)
+    name = f"{private_registry.host}/team/app:1"
+    async with (
+        client_of(private_registry.url, credential) as client,
+        running_proxy(tmp_path / "proxy", {private_registry.host: private_registry.url}) as proxy,
+    ):
+        await push(client, "team/app", "1", image)
+        for target in (("--store", f"file://{tmp_path}/store"), ("--proxy", proxy.host)):
+            said, _ = await crossdock_warm(*target, name, DOCKER_CONFIG=str(tmp_path))
+            assert said.startswith(f"warmed {name}: 2 blobs")
+            _, complained = await crossdock_warm(*target, name, status=1)
+            assert "401" in complained
+    held = FilesystemStore(tmp_path / "store")
+    assert await held.stat(image.layer) == 300_000
+    await held.close()
+
+
+async def test_every_image_is_tried_and_a_failure_is_reported(registry, tmp_path):
+    down = f"127.0.0.1:{free_port()}"
+    async with client_of(registry.url) as client:
+        await push(client, "team/app", "1", make_image())
+    good, missing, lost = f"{registry.host}/team/app:1", f"{registry.host}/no/such:1", f"{down}/a:1"
+    said, complained = await crossdock_warm("--store", f"file://{tmp_path}/store", lost, missing, good, status=1)
+    assert said.startswith(f"warmed {good}: ")
+    assert f"error: {missing}: " in complained
+    assert "MANIFEST_UNKNOWN" in complained
+    assert f"error: {lost}: " in complained
+    assert "cannot connect" in complained
+    assert complained.endswith("2 of 3 images could not be warmed\n")
+
+
+async def test_a_platform_that_the_image_has_not(registry, tmp_path):
+    async with client_of(registry.url) as client:
+        await push_index(client, "team/base", "1")
+    arguments = ("--store", f"file://{tmp_path}/store", "--platform", "linux/s390x", f"{registry.host}/team/base:1")
+    _, complained = await crossdock_warm(*arguments, status=1)
+    assert "no manifest for linux/s390x" in complained
+    assert "linux/amd64, linux/arm64" in complained
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says", "status"),
+    [
+        (["alpine"], "either --proxy or --store", 2),
+        (["--proxy", "a", "--store", "memory:", "alpine"], "either --proxy or --store", 2),
+        (["--store", "memory:"], "name an image", 2),
+        (["--store", "/a/path", "alpine"], "is a path and not a store's URL", 2),
+        (["--proxy", "ftp://a", "alpine"], "expected HOST:PORT", 2),
+        (["--proxy", "http://a/path", "alpine"], "without a path", 2),
+        (["--store", "memory:", "Not An Image"], "invalid image reference", 2),
+        (["--store", "memory:", "--platform", "amd64", "alpine"], "is not a platform", 2),
+        (["--store", "memory:", "--dockerfile", "/no/such/file"], "/no/such/file", 2),
+        (["--store", "memory:", "--build-arg", "X", "alpine"], "--build-arg X", 2),
+        (["--store", "memory:", "--nonsense"], "--nonsense", 2),
+        (["--store", "file:///proc/no/such", "alpine"], "store file:///proc/no/such failed", 1),
+    ],
+)
+async def test_bad_input(arguments, says, status):
+    _, complained = await crossdock_warm(*arguments, status=status)
+    assert says in complained
