@@ -92,11 +92,12 @@ def _expand(value: str, arguments: Mapping[str, str], line: int) -> str:
 
 def _value(match: re.Match[str], arguments: Mapping[str, str]) -> str | None:
     value = arguments.get(match["plain"] or match["name"])
+    word = _VARIABLE.sub(lambda inner: _value(inner, arguments) or "", match["word"] or "")
     match match["operator"]:
         case "-":
-            return value or match["word"]
+            return value or word
         case "+":
-            return match["word"] if value else ""
+            return word if value else ""
         case _:
             return value
 

@@ -13,13 +13,11 @@ from cache.filesystem import FilesystemStore
 from cache.oci import media_types
 from cache.oci.client import RegistryClient
 from cache.oci.credentials import Credential, DockerConfig
-from cache.oci.digest import Digest
 from cache.oci.errors import NotFound, Unreachable
 from cache.oci.reference import Reference
 from cache.oci.registries import Registries, base_url
-from cache.oci.retry import Backoff
 from cache.oci.transport import Transport
-from tests.peers import free_port, start_registry
+from tests.peers import free_port
 from tests.proxy.running import client_of, get, make_image, push, running_proxy
 
 ROOT = Path(__file__).parents[2]
@@ -160,26 +158,27 @@ async def test_through_a_proxy(registry, tmp_path):
         assert registry.count("GET", str(other.layer)) == 0
 
 
-async def test_into_a_store_that_a_proxy_then_serves_without_its_upstream(tmp_path):
+async def test_into_a_store_that_a_proxy_then_serves(registry, tmp_path):
     store = tmp_path / "store"
-    with start_registry(tmp_path / "registry") as registry:
-        async with client_of(registry.url) as client:
-            index = await push_index(client, "team/base", "1")
-        image = f"{registry.host}/team/base:1"
-        said, _ = await crossdock_warm("--store", f"file://{store}", "--platform", "linux/arm64", image)
-        assert "2 blobs, 0 held already, 0.1 MB" in said
-        said, _ = await crossdock_warm("--store", f"file://{store}", "--platform", "linux/arm64", image)
-        assert "2 blobs, 2 held already, 0.0 MB" in said
+    async with client_of(registry.url) as client:
+        index = await push_index(client, "team/base", "1")
+    arguments = ("--store", f"file://{store}", "--platform", "linux/arm64", f"{registry.host}/team/base:1")
+    said, _ = await crossdock_warm(*arguments)
+    assert "2 blobs, 0 held already, 0.1 MB" in said
+    said, _ = await crossdock_warm(*arguments)
+    assert "2 blobs, 2 held already, 0.0 MB" in said
+    before = registry.count("GET", "/team/base/")
     async with running_proxy(tmp_path, {registry.host: registry.url}, store=FilesystemStore(store)) as proxy:
         warmed = make_image(PLATFORMS[1][1], 100_000)
-        base = f"{proxy.url}/v2/team/base"
         for path, data in (
             ("manifests/1", index),
             (f"manifests/{warmed.manifest.digest}", warmed.manifest.raw),
             *((f"blobs/{digest}", blob) for digest, blob in warmed.blobs.items()),
         ):
-            status, _, body = await get(f"{base}/{path}")
-            assert (status, body) == (200, data)
+            status, headers, body = await get(f"{proxy.url}/v2/team/base/{path}")
+            assert (status, headers["X-Cache"], body) == (200, "hit", data)
+    # The proxy asks by HEAD whether this client may read; not a byte of content is fetched.
+    assert registry.count("GET", "/team/base/") == before
 
 
 async def test_a_private_image_is_warmed_with_the_credential_of_config_json(private_registry, tmp_path):
