@@ -8,6 +8,8 @@ directory, and what a command changed is found by comparing it before and after.
 from __future__ import annotations
 
 import asyncio
+import os
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,7 +106,7 @@ class _OverlayStageRoot:
         self._push(chain, directory)
 
     async def run(self, spec: RunSpec, on_output: Output) -> tuple[RunResult, list[Change]]:
-        self._upper = self._factory.new_directory()
+        self._upper = self._new_upper()
         root = OverlayRoot(
             lower=tuple(self._directories) or (self._factory.new_directory(),),
             upper=self._upper,
@@ -112,6 +114,14 @@ class _OverlayStageRoot:
         )
         result = await run_step(self._isolation, root, spec, on_output)
         return result, await asyncio.to_thread(overlay_changes, self._upper, self.tree, result.ignore)
+
+    def _new_upper(self) -> Path:
+        """A directory for what a command changes; overlayfs shows its owner and mode as those of the root."""
+        upper = self._factory.new_directory()
+        if (root := self.tree.lstat("")) is not None:
+            os.chown(upper, root.st_uid, root.st_gid)
+            upper.chmod(stat.S_IMODE(root.st_mode))
+        return upper
 
     def ran(self, layer: Layer | None) -> None:
         if layer is not None and self._upper is not None:
