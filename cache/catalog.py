@@ -74,7 +74,7 @@ class Catalog:
 
     async def put_blob_bytes(self, namespace: str, repository: str, descriptor: Descriptor, data: bytes) -> None:
         """Stores a small blob, then notes that the repository has it. Raises DigestMismatch."""
-        async with self._store.writer() as writer:
+        async with self._store.writer(descriptor.digest) as writer:
             await writer.write(data)
             await writer.commit(descriptor.digest)
         await self.add_member(namespace, repository, descriptor)
