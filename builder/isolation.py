@@ -64,6 +64,7 @@ _ADVICE = (
     " (it is in every container runtime's default set: do not drop ALL) or a seccomp profile that allows"
     " unshare(CLONE_NEWUSER)"
 )
+_OVERLAY_ADVICE = "an overlay cannot hold another: in a container, put the state directory on a volume"
 
 
 def sandbox_command() -> list[str]:
@@ -89,10 +90,11 @@ def probe(state_dir: Path, forced: Rung | None = None) -> Isolation:
     with tempfile.TemporaryDirectory(prefix=".probe-", dir=state_dir) as scratch:
         specs = [_trivial_step(Path(scratch, str(index)), choice) for index, choice in enumerate(candidates)]
         failures = _try_in_turn(specs)
+    reason = _summary(failures)
     if len(failures) == len(candidates):
-        raise BuildError(f"{_ADVICE}. {_summary(candidates, failures)}")
+        raise BuildError(f"{_ADVICE if forced is None else f'isolation {forced.value} cannot be had here'}. {reason}")
     chosen = candidates[len(failures)]
-    return Isolation(chosen.rung, chosen.user_namespace, chosen.pid_namespace, _summary(candidates, failures))
+    return Isolation(chosen.rung, chosen.user_namespace, chosen.pid_namespace, reason)
 
 
 def _try_in_turn(specs: list[dict[str, Any]]) -> list[str]:
@@ -111,7 +113,7 @@ def _try_in_turn(specs: list[dict[str, Any]]) -> list[str]:
     except (EOFError, ValueError, TypeError) as error:
         detail = done.stderr.decode(errors="replace").strip()
         raise BuildError(f"the sandbox program cannot be started ({sys.executable}): {detail}") from error
-    return [str(failure) for failure in failures]
+    return [failure.replace(spec["root"], "the root") for failure, spec in zip(failures, specs, strict=False)]
 
 
 def _trivial_step(directory: Path, choice: Isolation) -> dict[str, Any]:
@@ -135,6 +137,8 @@ def _trivial_step(directory: Path, choice: Isolation) -> dict[str, Any]:
     }
 
 
-def _summary(candidates: list[Isolation], failures: list[str]) -> str:
-    tries = zip(candidates, failures, strict=False)
-    return "; ".join(f"{candidate}: {failure}" for candidate, failure in tries)
+def _summary(failures: list[str]) -> str:
+    """What was in the way, each thing once, with what may help."""
+    said = list(dict.fromkeys(failures))
+    on_overlay = any(failure.startswith("mount overlay on the root: Invalid argument") for failure in said)
+    return "; ".join(said) + (f" ({_OVERLAY_ADVICE})" if on_overlay else "")

@@ -12,23 +12,9 @@ from builder.run import DirectoryRoot, OverlayRoot, RunResult, RunSpec, run_step
 
 BUSYBOX = Path("/bin/busybox")
 APPLETS = (
-    "sh",
-    "cat",
-    "chmod",
-    "chown",
-    "grep",
-    "head",
-    "id",
-    "ln",
-    "ls",
-    "mkdir",
-    "mv",
-    "pwd",
-    "rm",
-    "rmdir",
-    "sleep",
+    *("sh", "cat", "chmod", "chown", "grep", "head", "id", "ln", "ls", "mkdir", "mv", "pwd", "rm", "rmdir", "sleep"),
+    *("stat", "test", "touch", "true", "yes"),
 )
-APPLETS += ("stat", "test", "touch", "true", "yes")
 
 
 def make_busybox_root(path: Path) -> Path:

@@ -359,9 +359,11 @@ async def test_when_the_builder_is_killed_the_command_dies_too(machine: Machine)
         env={"PYTHONPATH": str(PROJECT)},
         start_new_session=True,
     )
-    await wait_until_running(marker, 4)  # the builder, the shell and its two children
-    builder.kill()
-    await builder.wait()
+    try:
+        await wait_until_running(marker, 4)  # the builder, the shell and its two children
+    finally:
+        builder.kill()
+        await builder.wait()
     await wait_until_gone(marker)
 
 
