@@ -1,3 +1,9 @@
 """Registers the fixture plug-ins of all tests; a module comes after those that it imports."""
 
-pytest_plugins = ["tests.peers", "tests.fakes.tokens", "tests.debian", "tests.integration.building"]
+pytest_plugins = [
+    "tests.peers",
+    "tests.fakes.tokens",
+    "tests.debian",
+    "tests.builder.roots",
+    "tests.integration.building",
+]

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from builder.isolation import Isolation, Rung, probe
 from builder.run import DirectoryRoot, OverlayRoot, RunResult, RunSpec, run_step
 
@@ -15,6 +17,7 @@ APPLETS = (
     *("sh", "cat", "chmod", "chown", "grep", "head", "id", "ln", "ls", "mkdir", "mv", "pwd", "rm", "rmdir", "sleep"),
     *("stat", "test", "touch", "true", "yes"),
 )
+RUNGS = ("overlay", "overlay-userns", "overlay-userns-nopid", "namespaces", "namespaces-userns-nopid", "chroot")
 
 
 def make_busybox_root(path: Path) -> Path:
@@ -94,3 +97,18 @@ def processes_with(marker: str) -> set[int]:
         except OSError:  # gone meanwhile
             continue
     return found
+
+
+@pytest.fixture(scope="session")
+def isolations(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Isolation]:
+    return every_isolation(tmp_path_factory.mktemp("probe"))
+
+
+@pytest.fixture(params=RUNGS)
+def machine(request: pytest.FixtureRequest, tmp_path: Path, isolations: dict[str, Isolation]) -> Machine:
+    return make_machine(tmp_path, isolations[request.param])
+
+
+@pytest.fixture
+def overlay(tmp_path: Path, isolations: dict[str, Isolation]) -> Machine:
+    return make_machine(tmp_path, isolations["overlay"])
