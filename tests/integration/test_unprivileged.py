@@ -54,7 +54,7 @@ async def inside() -> None:
 
 async def _more_steps(directory: Path, machine: Machine, lower: Path) -> dict[str, Any]:
     """Steps after the first; on an overlay each needs its own upper directory."""
-    found = {}
+    found: dict[str, Any] = {}
     steps: dict[str, dict[str, Any]] = {
         "ids": {"script": "id -u; id -g; id -G", "uid": 1000, "gid": 1000, "groups": (1000, 7, 60000)},
         "set_user_id": {"script": "id -u; /bin/su root -c 'id -u'", "uid": 1000, "gid": 1000},
