@@ -25,7 +25,7 @@ class RunSpec:
     """A command as the image sees it: ``argv[0]`` is looked up on the PATH of ``env``, inside the root.
 
     ``env`` is all of the environment. ``cwd`` is absolute and must exist. The ids are numbers, ``groups`` the
-    supplementary ones. Without a ``hostname`` the machine's is kept.
+    supplementary ones. Without a ``hostname`` (and always under chroot) the machine's is kept.
     """
 
     argv: tuple[str, ...]

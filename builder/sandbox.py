@@ -73,8 +73,10 @@ def report_to(fd: int) -> Report:
     return lambda *record: os.write(fd, records.encode(record))
 
 
-def describe(error: OSError) -> str:
-    """The error without its number."""
+def describe(error: Exception) -> str:
+    """The error in words, without its number."""
+    if not isinstance(error, OSError):
+        return f"{type(error).__name__}: {error}"
     text = error.strerror or str(error)
     return f"{text}: {error.filename}" if error.filename else text
 
@@ -113,7 +115,7 @@ def fork(task: Callable[[], int], report: Report) -> int:
     code = 1
     try:
         code = task()
-    except OSError as error:
+    except Exception as error:  # whatever it is, it must not pass for the command's own failure
         report("error", describe(error))
     finally:
         os._exit(code)
@@ -124,7 +126,8 @@ def fork(task: Callable[[], int], report: Report) -> int:
 
 def supervise(spec: Spec, report: Report) -> int:
     """Runs one command from first to last; nothing of it is alive on return. Returns 0."""
-    flags = (NEWPID | NEWIPC | NEWUTS if spec["pid_namespace"] else 0) | (NEWUSER if spec["user_namespace"] else 0)
+    flags = 0 if spec["rung"] == "chroot" else NEWIPC | NEWUTS
+    flags |= (NEWPID if spec["pid_namespace"] else 0) | (NEWUSER if spec["user_namespace"] else 0)
     if flags & NEWUSER:
         enter_user_namespace(flags)
     elif flags:
@@ -200,12 +203,14 @@ def kill_descendants() -> None:
     """Kills until nobody is left. As their reaper we get the children of each that we kill."""
     signal.set_wakeup_fd(-1)
     while True:
-        for pid in children():
-            os.kill(pid, signal.SIGKILL)
         try:
-            os.waitpid(-1, 0)
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
         except ChildProcessError:
             return
+        for pid in children():
+            os.kill(pid, signal.SIGKILL)
+        os.waitpid(-1, 0)
 
 
 def children() -> list[int]:
@@ -257,7 +262,7 @@ def prepare(spec: Spec, report: Report) -> None:
         os.chroot(spec["root"])
     else:
         call("unshare mounts", "unshare", NEWNS)
-        if spec["hostname"] and spec["pid_namespace"]:
+        if spec["hostname"]:
             name = os.fsencode(spec["hostname"])
             call("set the host name", "sethostname", name, ctypes.c_size_t(len(name)))
         mount_root(spec)
