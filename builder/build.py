@@ -48,9 +48,11 @@ async def run_build(options: BuildOptions, environ: Mapping[str, str], listen: e
         cache = _step_cache(options, peers, layers, listen)
         stack.push_async_callback(cache.abandon)
         build = _Build(options, plan, peers, layers, cache, work, listen)
-        image = await build.image(Arguments(options.build_args, plan.global_args, predefined))
-        await build.deliver(image)
-        await cache.finish()
+        try:
+            image = await build.image(Arguments(options.build_args, plan.global_args, predefined))
+            await build.deliver(image)
+        finally:
+            await cache.finish()  # after a failed step too: the next try need not do again what went well
 
 
 class _EveryHost:
@@ -126,6 +128,7 @@ class _Build:
             await permitted
         finally:
             permitted.cancel()
+            await asyncio.wait([permitted])
         built = await executor.build(self.plan.target)
         labels = self.options.labels
         config = with_labels(built.config, labels.items()) if labels else built.config

@@ -37,6 +37,9 @@ def main(arguments: Sequence[str]) -> int:
     except (BuildError, CacheError, OCIError) as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code if isinstance(error, BuildError) else 1
+    except OSError as error:  # the machine failed us, most likely a full disk
+        print(f"error: {error.strerror or error}" + (f": {error.filename}" if error.filename else ""), file=sys.stderr)
+        return 1
     except (KeyboardInterrupt, click.Abort, asyncio.CancelledError):
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -61,6 +64,7 @@ def _option(flag: flags.Flag, *, hidden: bool) -> click.Option:
         [*flag.spellings, flag.field],
         type=click.BOOL if flag.kind is flags.BOOL else click.STRING,
         multiple=flag.kind is flags.LIST,
+        metavar="[=true|false]" if flag.kind is flags.BOOL else None,
         default=None if hidden or not flag.default else flag.default,
         envvar=flag.env or None,
         help=flag.help,

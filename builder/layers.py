@@ -73,7 +73,7 @@ class BuildLayers:
 
     async def _fetch(self, layer: Layer) -> Path:
         digest = layer.descriptor.digest
-        async with self.open(layer) as chunks, self._store.writer() as writer:
+        async with self.open(layer) as chunks, self._store.writer(digest) as writer:
             async for chunk in chunks:
                 await writer.write(chunk)
             await writer.commit(digest)

@@ -146,7 +146,7 @@ class StoreLayerCache:
         descriptor = layer.descriptor
         if await self._store.stat(descriptor.digest) == descriptor.size:
             return
-        async with _needed(source)() as chunks, self._store.writer() as writer:
+        async with _needed(source)() as chunks, self._store.writer(descriptor.digest) as writer:
             async for chunk in verified(chunks, descriptor.digest, descriptor.size):
                 await writer.write(chunk)
             await writer.commit(descriptor.digest)

@@ -101,7 +101,7 @@ class StoreTarget:
     async def _fetch(self, place: Place, blob: Descriptor) -> None:
         async with (
             place.client.open_blob(place.repository, blob.digest) as reply,
-            self._store.writer() as writer,
+            self._store.writer(blob.digest) as writer,
         ):
             async for chunk in verified(reply.chunks, blob.digest, blob.size):
                 await writer.write(chunk)

@@ -110,15 +110,15 @@ class Fills:
             reply = await stack.enter_async_context(source)
             await opened(reply.size_bytes)
             spool = Spool(self._spool_dir, reply.size_bytes)
-            intake = _Intake(fill.digest, spool, await self._enter_writer(stack))
+            intake = _Intake(fill.digest, spool, await self._enter_writer(stack, fill.digest))
             fill.begin(spool)
             async for chunk in reply.chunks:
                 await intake.take(chunk)
             await intake.finish()
 
-    async def _enter_writer(self, stack: AsyncExitStack) -> BlobWriter | None:
+    async def _enter_writer(self, stack: AsyncExitStack, digest: Digest) -> BlobWriter | None:
         try:
-            return await stack.enter_async_context(self._store.writer())
+            return await stack.enter_async_context(self._store.writer(digest))
         except StoreUnavailable as error:
             log.warning("store_failed", error=str(error))
             return None

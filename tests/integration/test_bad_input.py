@@ -113,6 +113,31 @@ def test_a_path_that_cannot_be_written(tmp_path, builder, flag):
     assert f"{tmp_path}/file/below" in ended.output
 
 
+@pytest.mark.parametrize("size", ["64k", "2m", "6m"])
+def test_a_full_disk(tmp_path, builder, base, size):
+    """Room for nothing, for the base's blob but not its files, for the base but not for what a step writes."""
+    small = tmp_path / "small"
+    small.mkdir()
+    context = write_files(
+        tmp_path / "context", {"Dockerfile": f"FROM {base}\nRUN dd if=/dev/urandom of=/big bs=1024 count=5000\n"}
+    )
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(small)], check=True)
+    try:
+        ended = builder.build(context, "--no-push", f"--state-dir={small}/state", f"--tar-path={tmp_path}/image.tar")
+        assert ended.status == 1
+        assert "space" in ended.output.lower()
+        assert not list((small / "state" / "work").iterdir())
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+    assert not (tmp_path / "image.tar").exists()
+
+
+def test_steps_before_a_failed_one_are_cached(tmp_path, builder, base):
+    context = write_files(tmp_path / "context", {"Dockerfile": f"FROM {base}\nRUN echo fine > /f\nRUN exit 3\n"})
+    assert builder.build(context, "--no-push", "--cache").status == 3
+    assert builder.build(context, "--no-push", "--cache").outcomes == ["CACHED"]
+
+
 def test_a_broken_docker_config_is_named(tmp_path):
     (tmp_path / "docker").mkdir()
     (tmp_path / "docker" / "config.json").write_text('{"auths": {"a": {"auth": "c2VjcmV0')
