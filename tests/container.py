@@ -31,7 +31,7 @@ def run_in_pod(
     The container has this machine's programs, this Python and this project, all read-only, at their usual paths, and
     the host's network. ``volumes`` are directories of the machine with the path that they get. ``strict`` applies a
     seccomp profile that refuses namespaces and mounts, as Docker's and containerd's do. ``extra`` are options of
-    ``podman run``. ``tmp`` keeps the container's own files.
+    ``podman run``. ``tmp`` keeps the container's root file system.
     """
     rootfs = _make_rootfs(tmp / "rootfs")
     read_only = [Path("/usr"), Path(sys.base_prefix), PROJECT, Path(sys.prefix)]
@@ -41,8 +41,8 @@ def run_in_pod(
     if strict:
         options.append(f"--security-opt=seccomp={_strict_profile(tmp / 'seccomp.json')}")
     limits = ("--ulimit=nofile=20000:20000", "--ulimit=nproc=1000:1000", "--network=host", "--rm")
-    with tempfile.TemporaryDirectory(prefix="pod-", dir="/tmp") as run_root:  # podman refuses long paths here
-        storage = ("--root", str(tmp / "storage"), "--runroot", run_root)
+    with tempfile.TemporaryDirectory(prefix="pod-", dir="/tmp") as own:  # podman refuses long paths here
+        storage = ("--root", f"{own}/storage", "--runroot", f"{own}/run")
         podman = ("podman", *storage, "--runtime=runc", "--cgroup-manager=cgroupfs", "run", *limits)
         return subprocess.run(
             [*podman, *mounts, *options, "--rootfs", f"{rootfs}:O", *command],
