@@ -6,8 +6,11 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from tests.builder.roots import processes_with
 
 PROJECT = Path(__file__).parents[1]
 PROFILE = Path("/usr/share/containers/seccomp.json")
@@ -44,13 +47,16 @@ def run_in_pod(
     with tempfile.TemporaryDirectory(prefix="pod-", dir="/tmp") as own:  # podman refuses long paths here
         storage = ("--root", f"{own}/storage", "--runroot", f"{own}/run")
         podman = ("podman", *storage, "--runtime=runc", "--cgroup-manager=cgroupfs", "run", *limits)
-        return subprocess.run(
+        done = subprocess.run(
             [*podman, *mounts, *options, "--rootfs", f"{rootfs}:O", *command],
             capture_output=True,
             text=True,
             timeout=100,
             check=False,
         )
+        while processes_with(own):  # podman tidies up in the background, and would make the directory again
+            time.sleep(0.01)
+        return done
 
 
 def _make_rootfs(path: Path) -> Path:
