@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import array
 import contextlib
 import fcntl
 import os
@@ -16,6 +17,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from builder.errors import BuildError
+
+# linux/fs.h
+_GET_FLAGS = 0x80086601
+_SET_FLAGS = 0x40086602
+_TOP_DIRECTORY = 0x00020000
 
 
 @contextlib.contextmanager
@@ -47,11 +53,26 @@ def _claim(parent: Path) -> tuple[Path, int]:
     parent.mkdir(parents=True, exist_ok=True)
     parent_lock = _hold(parent)
     try:
+        _spread_children(parent_lock)
         _remove_abandoned(parent)
         work = Path(tempfile.mkdtemp(dir=parent))
         return work, _hold(work)
     finally:
         os.close(parent_lock)
+
+
+def _spread_children(directory: int) -> None:
+    """Tells ext4 that the directories in this one have nothing to do with each other, as `chattr +T` does.
+
+    ext4 does not reuse an inode for minutes after it was deleted, and looks through all of those again for every new
+    file near them. A build deletes the tens of thousands of files that it unpacked; without this the next one, put into
+    the same part of the disk, takes several times as long. Other file systems do not know the flag and do not need it.
+    """
+    flags = array.array("i", [0])
+    with contextlib.suppress(OSError):
+        fcntl.ioctl(directory, _GET_FLAGS, flags)
+        flags[0] |= _TOP_DIRECTORY
+        fcntl.ioctl(directory, _SET_FLAGS, flags)
 
 
 def _hold(directory: Path, flags: int = 0) -> int:

@@ -66,3 +66,18 @@ def test_a_state_directory_that_cannot_be_made_is_named(tmp_path):
         work_directory(tmp_path / "file/state"),
     ):
         pass
+
+
+def test_builds_are_spread_over_an_ext4_disk_and_other_file_systems_are_left_alone(tmp_path):
+    small = tmp_path / "tmpfs"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(small)], check=True)
+    try:
+        for state in (tmp_path / "state", small / "state"):
+            with work_directory(state):
+                on_ext4 = subprocess.run(["stat", "-f", "-c", "%T", str(state)], capture_output=True, text=True)
+                if on_ext4.stdout.strip() == "ext2/ext3":
+                    shown = subprocess.run(["lsattr", "-d", str(state / "work")], capture_output=True, text=True)
+                    assert "T" in shown.stdout.split()[0]
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
