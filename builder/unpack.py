@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -53,24 +53,6 @@ def unpack_layer(
 def unpack_archive(source: BinaryIO, compression: Compression, directory: Path) -> Unpacked:
     """Unpacks a tar that is no layer into a new directory: ``.wh.`` names are plain files. Raises BuildError."""
     return _unpack(DecompressingReader(source, compression), LayerDirectory(directory), _archive_change)
-
-
-def apply_changes(
-    changes: Iterable[Change], directory: Path, *, overlay: bool, lower: Tree | None = None
-) -> tuple[str, ...]:
-    """Puts changes with their contents into ``directory``, as unpacking their layer would; gives what was skipped."""
-    target = LayerDirectory(directory, overlay=overlay, lower=lower)
-    for change in changes:
-        try:
-            if isinstance(change, Entry) and change.is_file and change.content is not None:
-                with open(change.content, "rb") as content:
-                    target.apply(change, content)
-            else:
-                target.apply(change)
-        except OSError as error:
-            raise BuildError(f"cannot put {change.path!r} in place: {error.strerror}") from error
-    target.finish()
-    return tuple(target.skipped)
 
 
 def _unpack(

@@ -21,7 +21,7 @@ import zstandard
 from builder.changes import Entry, Opaque, Whiteout
 from builder.errors import BuildError
 from builder.rootfs import Tree
-from builder.unpack import apply_changes, unpack_archive, unpack_layer
+from builder.unpack import unpack_archive, unpack_layer
 from tests.builder.trees import CAPABILITY, layer_of, listing, make, overlay, unpacked
 
 
@@ -334,24 +334,6 @@ def test_a_device_that_is_refused_is_reported(tmp_path: Path):
     ran = subprocess.run([*command, tmp_path / "layer", tmp_path / "root"], capture_output=True, text=True, check=True)
     assert ran.stdout == "('null: device node 1:3: Operation not permitted',)\n"
     assert os.listdir(tmp_path / "root") == ["x"]
-
-
-def test_changes_can_be_applied_without_their_layer(tmp_path: Path, as_overlay: bool):
-    base = make(tmp_path / "base", {"gone": "", "dir/x": "old"})
-    content = make(tmp_path / "content", {"x": "new"}) / "x"
-    changes = [
-        Entry("dir", stat.S_IFDIR | 0o711),
-        Entry("dir/x", stat.S_IFREG | 0o640, uid=3, size_bytes=3, content=str(content)),
-        Entry("dir/y", stat.S_IFREG | 0o640, hardlink=True, link="dir/x"),
-        Whiteout("gone"),
-    ]
-    copy = tmp_path / "copy"
-    subprocess.run(["cp", "-a", base, copy], check=True)
-    expected = over(copy, layer_of(changes), tmp_path, as_overlay)
-    directory = tmp_path / "direct" if as_overlay else base
-    directory.mkdir(exist_ok=True)
-    assert apply_changes(changes, directory, overlay=as_overlay, lower=Tree([base])) == ()
-    assert listing(Tree([directory, base] if as_overlay else [directory])) == listing(expected)
 
 
 def test_modes_do_not_depend_on_the_umask(tmp_path: Path):
