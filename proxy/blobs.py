@@ -16,13 +16,13 @@ from cachetools import TTLCache
 
 from cache.catalog import Catalog
 from cache.oci.client import RegistryClient
-from cache.oci.credentials import Credential
 from cache.oci.descriptor import Descriptor
 from cache.oci.digest import Digest
 from cache.oci.errors import Denied, ErrorDetail, NotFound, RegistryError
 from cache.singleflight import SingleFlight
 from cache.store import BlobStore
 from proxy.access import Access
+from proxy.caller import Caller
 from proxy.fills import Fills
 from proxy.freshness import Failure, judge_failure
 from proxy.routing import Proxied
@@ -71,15 +71,15 @@ class Blobs:
         self._heads: SingleFlight[tuple[str, str, Digest, str], int] = SingleFlight()
         self._seen: TTLCache[tuple[str, str, Digest], int] = TTLCache(MAX_SEEN, SEEN_TTL_S)
 
-    async def find(self, route: Proxied, digest: Digest, identity: Credential) -> FoundBlob:
+    async def find(self, route: Proxied, digest: Digest, caller: Caller) -> FoundBlob:
         """The blob, held or on its way in.
 
         Raises NotFound, Denied or another RegistryError as the upstream does.
         """
-        held = await self.find_held(route, digest, identity)
-        return held if held is not None else await self._fetch(route, digest, identity)
+        held = await self.find_held(route, digest, caller)
+        return held if held is not None else await self._fetch(route, digest, caller)
 
-    async def find_held(self, route: Proxied, digest: Digest, identity: Credential) -> StoredBlob | None:
+    async def find_held(self, route: Proxied, digest: Digest, caller: Caller) -> StoredBlob | None:
         """The blob when the store holds it and the upstream lets this identity have it; None when it is not held.
 
         Raises as ``find``.
@@ -88,26 +88,26 @@ class Blobs:
         if size_bytes is None:
             return None
         member = await self._catalog.member(route.namespace, route.repository, digest)
-        if member is not None and self._access.readable(route, identity):
+        if member is not None and self._access.readable(route, caller):
             return StoredBlob(digest, size_bytes)
-        outcome = await self._prove(route, digest, identity, member is not None)
+        outcome = await self._prove(route, digest, caller, member is not None)
         return StoredBlob(digest, size_bytes, outcome)
 
-    async def stat(self, route: Proxied, digest: Digest, identity: Credential) -> tuple[int, str]:
+    async def stat(self, route: Proxied, digest: Digest, caller: Caller) -> tuple[int, str]:
         """The blob's size in bytes and the outcome, without fetching it. Raises as ``find``.
 
         Who pushes asks this to learn what need not be uploaded, so it is the upstream's word, at most SEEN_TTL_S old:
         a blob that we hold and the upstream has lost must be uploaded again.
         """
         seen_bytes = self._seen.get((route.namespace, route.repository, digest))
-        if seen_bytes is not None and self._access.readable(route, identity):
+        if seen_bytes is not None and self._access.readable(route, caller):
             return seen_bytes, "hit"
         member = await self._catalog.member(route.namespace, route.repository, digest)
         try:
-            return await self._head(route, digest, identity), "miss"
+            return await self._head(route, digest, caller), "miss"
         except RegistryError as error:
             held = member is not None and await self._store.stat(digest) is not None
-            if member is None or self._judge(route, identity, error, held) is Failure.RELAY:
+            if member is None or self._judge(route, caller, error, held) is Failure.RELAY:
                 raise
             return member.size, "stale"
 
@@ -128,42 +128,42 @@ class Blobs:
         self._seen.pop((route.namespace, route.repository, digest), None)
         await self._catalog.remove_member(route.namespace, route.repository, digest)
 
-    async def _prove(self, route: Proxied, digest: Digest, identity: Credential, is_member: bool) -> str:
+    async def _prove(self, route: Proxied, digest: Digest, caller: Caller, is_member: bool) -> str:
         """Lets the upstream say whether this identity may have this blob; returns the outcome."""
         try:
-            await self._head(route, digest, identity)
+            await self._head(route, digest, caller)
         except RegistryError as error:
-            if self._judge(route, identity, error, is_member) is Failure.RELAY:
+            if self._judge(route, caller, error, is_member) is Failure.RELAY:
                 raise
             return "stale"
         return "hit"
 
-    async def _head(self, route: Proxied, digest: Digest, identity: Credential) -> int:
+    async def _head(self, route: Proxied, digest: Digest, caller: Caller) -> int:
         """The size that the upstream gives for the blob; at most one such question is under way."""
 
         async def ask() -> int:
-            size_bytes = await self._client(route, identity).head_blob(route.repository, digest)
+            size_bytes = await self._client(route, caller).head_blob(route.repository, digest)
             if size_bytes is None:
                 raise blob_unknown(route, digest)
-            self._access.grant(route, identity)
+            self._access.grant(route, caller)
             await self.add(route, digest, size_bytes)
             return size_bytes
 
-        key = (route.namespace, route.repository, digest, identity.fingerprint)
+        key = (route.namespace, route.repository, digest, caller.fingerprint)
         return await self._heads.run(key, ask)
 
-    def _judge(self, route: Proxied, identity: Credential, error: RegistryError, held: bool) -> Failure:
+    def _judge(self, route: Proxied, caller: Caller, error: RegistryError, held: bool) -> Failure:
         """What to do about a failed upstream. That it hides what it once showed is a refusal as well."""
         if isinstance(error, Denied) or (held and isinstance(error, NotFound)):
-            self._access.revoke(route, identity)
-        return judge_failure(error, held, self._access.was_readable(route, identity))
+            self._access.revoke(route, caller)
+        return judge_failure(error, held, self._access.was_readable(route, caller))
 
-    async def _fetch(self, route: Proxied, digest: Digest, identity: Credential) -> IncomingBlob | StoredBlob:
+    async def _fetch(self, route: Proxied, digest: Digest, caller: Caller) -> IncomingBlob | StoredBlob:
         """Joins the fill of this blob, or starts it.
 
         A fill that somebody else's credentials did not open is no answer for this identity: it tries its own.
         """
-        owner = (route.namespace, route.repository, identity.fingerprint)
+        owner = (route.namespace, route.repository, caller.fingerprint)
         while (fill := self._fills.running(digest)) is not None:
             try:
                 spool = await fill.opened()
@@ -171,34 +171,34 @@ class Blobs:
                 if fill.owner == owner:
                     raise
                 continue
-            return await self._follow(route, identity, digest, spool)
-        if (held := await self.find_held(route, digest, identity)) is not None:
+            return await self._follow(route, caller, digest, spool)
+        if (held := await self.find_held(route, digest, caller)) is not None:
             return held  # the fill ended between the two looks
         if self._fills.running(digest) is not None:
-            return await self._fetch(route, digest, identity)
-        return IncomingBlob(digest, await self._start(route, digest, identity, owner))
+            return await self._fetch(route, digest, caller)
+        return IncomingBlob(digest, await self._start(route, digest, caller, owner))
 
-    async def _follow(self, route: Proxied, identity: Credential, digest: Digest, spool: Spool) -> IncomingBlob:
+    async def _follow(self, route: Proxied, caller: Caller, digest: Digest, spool: Spool) -> IncomingBlob:
         member = await self._catalog.member(route.namespace, route.repository, digest)
-        if member is None or not self._access.readable(route, identity):
-            await self._prove(route, digest, identity, False)
+        if member is None or not self._access.readable(route, caller):
+            await self._prove(route, digest, caller, False)
         return IncomingBlob(digest, spool)
 
-    async def _start(self, route: Proxied, digest: Digest, identity: Credential, owner: object) -> Spool:
+    async def _start(self, route: Proxied, digest: Digest, caller: Caller, owner: object) -> Spool:
         async def opened(size_bytes: int) -> None:
-            self._access.grant(route, identity)
+            self._access.grant(route, caller)
             await self.add(route, digest, size_bytes)
 
-        source = self._client(route, identity).open_blob(route.repository, digest)
+        source = self._client(route, caller).open_blob(route.repository, digest)
         fill = self._fills.start(digest, owner, source, opened)
         try:
             return await fill.opened()
         except Denied:
-            self._access.revoke(route, identity)
+            self._access.revoke(route, caller)
             raise
 
-    def _client(self, route: Proxied, identity: Credential) -> RegistryClient:
-        return self._upstreams.client(route.upstream, identity)
+    def _client(self, route: Proxied, caller: Caller) -> RegistryClient:
+        return self._upstreams.client(route.upstream, caller)
 
 
 def blob_unknown(route: Proxied, digest: Digest) -> NotFound:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from cache.entry import FEATURES_HEADER, LOOKUP_FEATURE
-from cache.oci.credentials import Credential
 from cache.oci.digest import Digest
+from proxy.caller import Caller
 from proxy.routing import Proxied, Route
 
 SCOPE = web.RequestKey("scope", str)
@@ -26,12 +26,12 @@ class Call:
     http: web.Request
     name: str
     route: Route
-    identity: Credential
+    caller: Caller
 
     @property
     def owner(self) -> str:
         """Whose uploads these are."""
-        return self.identity.fingerprint
+        return f"{self.caller.who}:{self.caller.fingerprint}"
 
     def headers(
         self, outcome: str, digest: Digest | None = None, more: Mapping[str, str] | None = None

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -16,34 +16,40 @@ from cache.errors import CacheError
 from cache.store import Store
 from cache.stores import open_store
 from proxy.app import serve
-from proxy.config import ProxyConfig, ProxyOptions, make_config, parse_toml
+from proxy.config import ProxyConfig
 from proxy.errors import ConfigError
 from proxy.log import configure_logging
+from proxy.options import OPTIONS, Values, over, parse_toml
+from proxy.settings import make_config
 
 log = structlog.get_logger()
 
 
 @click.command(
-    name="crossdock proxy", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+    name="crossdock proxy",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    params=[
+        *(click.Option([f"--{o.name}"], metavar=o.metavar, multiple=o.many, help=o.help) for o in OPTIONS),
+        click.Option(
+            ["--config", "config_file"], metavar="FILE", help="A TOML file with these options by these names."
+        ),
+    ],
 )
-@click.option("--listen", metavar="HOST:PORT", help="Where to listen; port 0 takes a free one. [127.0.0.1:5000]")
-@click.option(
-    "--store", metavar="URL", help="file:///path, s3://bucket/prefix or memory:. [the user's cache directory]"
-)
-@click.option("--upstream", metavar="NAME=URL", multiple=True, help="A registry to stand in front of. [docker.io]")
-@click.option("--default-upstream", metavar="NAME", help="The upstream of names that begin with none. [docker.io]")
-@click.option("--hosted", metavar="PREFIX", multiple=True, help="Repositories that live only here. [cache]")
-@click.option("--tag-ttl", metavar="SECONDS", type=float, help="How long a tag is trusted. [60]")
-@click.option("--access-ttl", metavar="SECONDS", type=float, help="How long a permission is remembered. [60]")
-@click.option("--spool-dir", metavar="DIR", help="Where blobs grow while they are fetched. [the temporary directory]")
-@click.option("--config", "config_file", metavar="FILE", help="A TOML file with these options under the same names.")
-def command(config_file: str | None, **options: str | float | tuple[str, ...] | None) -> None:
+def command(config_file: str | None, **options: str | tuple[str, ...] | None) -> None:
     """Serve the registry proxy: a pull-through cache, a push proxy and hosted cache repositories."""
-    said = {name: list(value) or None if isinstance(value, tuple) else value for name, value in options.items()}
-    chosen = ProxyOptions(**said)  # type: ignore[arg-type] # click has checked each option's type
+    values = _said(options)
     if config_file is not None:
-        chosen = chosen.over(parse_toml(_read_config(Path(config_file))))
-    asyncio.run(_serve(make_config(chosen, _default_store())))
+        values = over(values, parse_toml(_read_config(Path(config_file))))
+    asyncio.run(_serve(make_config(values, _default_store())))
+
+
+def _said(options: Mapping[str, str | tuple[str, ...] | None]) -> Values:
+    """What the command line says, by the options' names."""
+    return {
+        name.replace("_", "-"): (value,) if isinstance(value, str) else value
+        for name, value in options.items()
+        if value
+    }
 
 
 def main(argv: Sequence[str]) -> int:

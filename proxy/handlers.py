@@ -11,9 +11,11 @@ from aiohttp import web
 
 from cache.entry import InvalidEntry, LookupRequest, decode_request, encode_reply
 from cache.errors import CacheError
+from cache.oci.credentials import ANONYMOUS
 from cache.oci.reference import check_repository
 from proxy import identity, pulling, pushing
 from proxy.call import API_HEADERS, SCOPE, UPSTREAM, Call
+from proxy.caller import Caller
 from proxy.errors import CredentialsNeeded, InvalidRequest
 from proxy.request import (
     CancelUpload,
@@ -31,6 +33,7 @@ from proxy.request import (
     UploadStatus,
     parse_request,
 )
+from proxy.rights import GUEST, NOBODY_KNOWN
 from proxy.routing import Proxied, route
 from proxy.services import Services
 
@@ -60,7 +63,8 @@ class Endpoints:
         resolved = route(self._services.config, name, http.query.get("ns"))
         if isinstance(resolved, Proxied):
             http[UPSTREAM] = resolved.upstream.name
-        return Call(http, name, resolved, identity.read_authorization(http.headers.get("Authorization")))
+        credential = identity.read_authorization(http.headers.get("Authorization"))
+        return Call(http, name, resolved, Caller(credential, NOBODY_KNOWN if credential == ANONYMOUS else GUEST))
 
     async def _answer(self, call: Call, request: Request) -> web.StreamResponse:
         match request:
@@ -100,7 +104,7 @@ class Endpoints:
         """Many cache keys at once."""
         asked = _lookup_request(await _read(http, LOOKUP_BYTES))
         call = self._call(http, check_repository(asked.repository), "pull")
-        found = await self._services.lookup.find(call.route, asked.keys, call.identity)
+        found = await self._services.lookup.find(call.route, asked.keys, call.caller)
         headers = call.headers("bypass")
         return web.Response(body=encode_reply(found), content_type="application/json", headers=headers)
 

@@ -13,10 +13,10 @@ import structlog
 
 from cache.entry import InvalidEntry, LookupHit, from_manifest
 from cache.keys import CacheKey
-from cache.oci.credentials import Credential
 from cache.oci.errors import InvalidManifest, NotFound
 from cache.oci.manifest import Index, Manifest, parse_manifest
 from proxy.blobs import Blobs
+from proxy.caller import Caller
 from proxy.errors import Unknown
 from proxy.hosted import HostedRepositories
 from proxy.manifests import FoundManifest, Manifests
@@ -35,9 +35,7 @@ class Lookup:
         self._manifests = manifests
         self._hosted = hosted
 
-    async def find(
-        self, route: Route, keys: Sequence[CacheKey], identity: Credential
-    ) -> dict[CacheKey, LookupHit | None]:
+    async def find(self, route: Route, keys: Sequence[CacheKey], caller: Caller) -> dict[CacheKey, LookupHit | None]:
         """For each key its entry, or None when there is none or not all of it.
 
         Raises StoreUnavailable, and RegistryError when the upstream says anything but "no such": what is not known
@@ -48,7 +46,7 @@ class Lookup:
         async def find_one(key: CacheKey) -> LookupHit | None:
             async with slots:
                 try:
-                    return await self._find(route, key, identity)
+                    return await self._find(route, key, caller)
                 except (NotFound, Unknown):
                     return None
 
@@ -61,26 +59,26 @@ class Lookup:
             found[key] = result
         return found
 
-    async def _find(self, route: Route, key: CacheKey, identity: Credential) -> LookupHit | None:
-        found = await self._manifest(route, key, identity)
+    async def _find(self, route: Route, key: CacheKey, caller: Caller) -> LookupHit | None:
+        found = await self._manifest(route, key, caller)
         try:
             manifest = parse_manifest(found.raw, found.descriptor.media_type)
             step = from_manifest(key, manifest)
         except (InvalidManifest, InvalidEntry) as error:
             log.info("entry_not_usable", repository=str(route), key=key.hex, reason=str(error))
             return None
-        await self._require_blobs(route, manifest, identity)
+        await self._require_blobs(route, manifest, caller)
         return LookupHit(found.descriptor, step)
 
-    async def _manifest(self, route: Route, key: CacheKey, identity: Credential) -> FoundManifest:
+    async def _manifest(self, route: Route, key: CacheKey, caller: Caller) -> FoundManifest:
         if isinstance(route, Hosted):
             return await self._hosted.find_manifest(route, key.hex)
-        return await self._manifests.find(route, key.hex, identity)
+        return await self._manifests.find(route, key.hex, caller)
 
-    async def _require_blobs(self, route: Route, manifest: Manifest | Index, identity: Credential) -> None:
+    async def _require_blobs(self, route: Route, manifest: Manifest | Index, caller: Caller) -> None:
         """Returns when all blobs of the entry are there. Raises Unknown or NotFound."""
         for blob in manifest.children if isinstance(manifest, Manifest) else ():
             if isinstance(route, Hosted):
                 await self._hosted.find_blob(route, blob.digest)
             else:
-                await self._blobs.stat(route, blob.digest, identity)
+                await self._blobs.stat(route, blob.digest, caller)

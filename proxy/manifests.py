@@ -21,12 +21,12 @@ from cache.catalog import Catalog, TagEntry
 from cache.errors import CacheError
 from cache.oci import media_types
 from cache.oci.client import RegistryClient
-from cache.oci.credentials import Credential
 from cache.oci.descriptor import Descriptor
 from cache.oci.digest import Digest
 from cache.oci.errors import Denied, ErrorDetail, NotFound, RegistryError
 from cache.singleflight import SingleFlight
 from proxy.access import Access
+from proxy.caller import Caller
 from proxy.freshness import Failure, Tag, judge_failure, judge_tag
 from proxy.routing import Proxied
 from proxy.upstreams import Upstreams
@@ -64,13 +64,11 @@ class Manifests:
         catalog: Catalog,
         upstreams: Upstreams,
         access: Access,
-        tag_ttl_s: float,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._catalog = catalog
         self._upstreams = upstreams
         self._access = access
-        self._tag_ttl_s = tag_ttl_s
         self._now = now
         self._fetches: SingleFlight[tuple[str, ...], FoundManifest] = SingleFlight()
         self._heads: SingleFlight[tuple[str, ...], Descriptor] = SingleFlight()
@@ -80,31 +78,31 @@ class Manifests:
             MEMORY_BYTES, getsizeof=lambda held: len(held[0])
         )
 
-    async def find(self, route: Proxied, reference: str | Digest, identity: Credential) -> FoundManifest:
+    async def find(self, route: Proxied, reference: str | Digest, caller: Caller) -> FoundManifest:
         """The manifest, held or fetched. Raises NotFound, Denied or another RegistryError as the upstream does."""
         if isinstance(reference, Digest):
-            return await self._find_digest(route, reference, identity)
-        return await self._find_tag(route, reference, identity)
+            return await self._find_digest(route, reference, caller)
+        return await self._find_tag(route, reference, caller)
 
-    async def stat(self, route: Proxied, reference: str | Digest, identity: Credential) -> FoundDescriptor:
+    async def stat(self, route: Proxied, reference: str | Digest, caller: Caller) -> FoundDescriptor:
         """What the manifest is, without fetching it. Raises as ``find``.
 
         Who pushes asks this as well, by digest, so that answer is the upstream's, at most SEEN_TTL_S old.
         """
-        readable = self._access.readable(route, identity)
+        readable = self._access.readable(route, caller)
         if isinstance(reference, Digest):
             known = await self._catalog.member(route.namespace, route.repository, reference)
             fresh = readable and (route.namespace, route.repository, reference) in self._seen
         else:
             entry = await self._tag(route, reference)
             known = entry.descriptor if entry is not None else None
-            fresh = entry is not None and self._judge_tag(entry, readable) is Tag.FRESH
+            fresh = entry is not None and self._judge_tag(route, reference, entry, readable) is Tag.FRESH
         if known is not None and fresh:
             return FoundDescriptor(known, "hit")
         try:
-            return FoundDescriptor(await self._head(route, reference, identity), "miss")
+            return FoundDescriptor(await self._head(route, reference, caller), "miss")
         except RegistryError as error:
-            if known is None or await self._judge(route, reference, identity, error) is Failure.RELAY:
+            if known is None or await self._judge(route, reference, caller, error) is Failure.RELAY:
                 raise
             return FoundDescriptor(known, "stale")
 
@@ -141,39 +139,37 @@ class Manifests:
             key[2] for key, entry in self._tags.items() if key[:2] == repository and entry.descriptor.digest == digest
         ]
 
-    async def _find_tag(self, route: Proxied, tag: str, identity: Credential) -> FoundManifest:
+    async def _find_tag(self, route: Proxied, tag: str, caller: Caller) -> FoundManifest:
         entry = await self._tag(route, tag)
         held = await self._held(route, entry.descriptor.digest) if entry is not None else None
-        readable = self._access.readable(route, identity)
-        if entry is not None and held is not None and self._judge_tag(entry, readable) is Tag.FRESH:
+        readable = self._access.readable(route, caller)
+        if entry is not None and held is not None and self._judge_tag(route, tag, entry, readable) is Tag.FRESH:
             return held
         try:
-            return await self._revalidate(route, tag, identity, held)
+            return await self._revalidate(route, tag, caller, held)
         except RegistryError as error:
-            if held is None or await self._judge(route, tag, identity, error) is Failure.RELAY:
+            if held is None or await self._judge(route, tag, caller, error) is Failure.RELAY:
                 raise
             return FoundManifest(held.descriptor, held.raw, "stale")
 
-    async def _revalidate(
-        self, route: Proxied, tag: str, identity: Credential, held: FoundManifest | None
-    ) -> FoundManifest:
+    async def _revalidate(self, route: Proxied, tag: str, caller: Caller, held: FoundManifest | None) -> FoundManifest:
         """The manifest that the tag points to by the upstream's word; fetched only when we do not hold it."""
         if held is None:
-            return await self._fetch(route, tag, identity)
-        descriptor = await self._head(route, tag, identity)
+            return await self._fetch(route, tag, caller)
+        descriptor = await self._head(route, tag, caller)
         again = await self._held(route, descriptor.digest)
-        return again if again is not None else await self._fetch(route, tag, identity)
+        return again if again is not None else await self._fetch(route, tag, caller)
 
-    async def _find_digest(self, route: Proxied, digest: Digest, identity: Credential) -> FoundManifest:
+    async def _find_digest(self, route: Proxied, digest: Digest, caller: Caller) -> FoundManifest:
         held = await self._held(route, digest)
         if held is None:
-            return await self._fetch(route, digest, identity)
-        if self._access.readable(route, identity):
+            return await self._fetch(route, digest, caller)
+        if self._access.readable(route, caller):
             return held
         try:
-            await self._head(route, digest, identity)
+            await self._head(route, digest, caller)
         except RegistryError as error:
-            if await self._judge(route, digest, identity, error) is Failure.RELAY:
+            if await self._judge(route, digest, caller, error) is Failure.RELAY:
                 raise
             return FoundManifest(held.descriptor, held.raw, "stale")
         return held
@@ -189,34 +185,34 @@ class Manifests:
         raw, media_type = found
         return FoundManifest(Descriptor(media_type=media_type, digest=digest, size=len(raw)), raw, "hit")
 
-    async def _fetch(self, route: Proxied, reference: str | Digest, identity: Credential) -> FoundManifest:
+    async def _fetch(self, route: Proxied, reference: str | Digest, caller: Caller) -> FoundManifest:
         async def fetch() -> FoundManifest:
-            reply = await self._client(route, identity).get_manifest(route.repository, str(reference))
-            self._access.grant(route, identity)
+            reply = await self._client(route, caller).get_manifest(route.repository, str(reference))
+            self._access.grant(route, caller)
             if reply.media_type not in media_types.MANIFESTS | media_types.INDEXES:
                 return FoundManifest(reply.descriptor, reply.raw, "bypass")
             await self.keep(route, reference, reply.descriptor, reply.raw)
             return FoundManifest(reply.descriptor, reply.raw, "miss")
 
-        return await self._fetches.run(_key(route, reference, identity), fetch)
+        return await self._fetches.run(_key(route, reference, caller), fetch)
 
-    async def _head(self, route: Proxied, reference: str | Digest, identity: Credential) -> Descriptor:
+    async def _head(self, route: Proxied, reference: str | Digest, caller: Caller) -> Descriptor:
         async def ask() -> Descriptor:
-            descriptor = await self._client(route, identity).head_manifest(route.repository, str(reference))
+            descriptor = await self._client(route, caller).head_manifest(route.repository, str(reference))
             if descriptor is None:
                 raise manifest_unknown(route, reference)
-            self._access.grant(route, identity)
+            self._access.grant(route, caller)
             self._seen[(route.namespace, route.repository, descriptor.digest)] = descriptor
             if isinstance(reference, str):
                 await self._set_tag(route, reference, descriptor)
             return descriptor
 
-        return await self._heads.run(_key(route, reference, identity), ask)
+        return await self._heads.run(_key(route, reference, caller), ask)
 
     async def _tag(self, route: Proxied, tag: str) -> TagEntry | None:
         key = (route.namespace, route.repository, tag)
         entry = self._tags.get(key)
-        if entry is None or self._now() - entry.checked_at >= self._tag_ttl_s:
+        if entry is None or self._now() - entry.checked_at >= route.upstream.freshness.ttl_of(tag):
             entry = await self._catalog.tag(*key) or entry  # another replica may have asked since
         if entry is not None:
             self._tags[key] = entry
@@ -230,26 +226,24 @@ class Manifests:
         except CacheError as error:
             log.warning("tag_not_stored", repository=str(route), tag=tag, error=str(error))
 
-    def _judge_tag(self, entry: TagEntry, readable: bool) -> Tag:
-        return judge_tag(entry.checked_at, self._now(), self._tag_ttl_s, readable)
+    def _judge_tag(self, route: Proxied, tag: str, entry: TagEntry, readable: bool) -> Tag:
+        return judge_tag(entry.checked_at, self._now(), route.upstream.freshness.ttl_of(tag), readable)
 
-    async def _judge(
-        self, route: Proxied, reference: str | Digest, identity: Credential, error: RegistryError
-    ) -> Failure:
+    async def _judge(self, route: Proxied, reference: str | Digest, caller: Caller, error: RegistryError) -> Failure:
         """What to do about a failed upstream when the answer is held; a clear answer of the upstream is noted."""
-        was_readable = self._access.was_readable(route, identity)
+        was_readable = self._access.was_readable(route, caller)
         if isinstance(error, Denied):
-            self._access.revoke(route, identity)
+            self._access.revoke(route, caller)
         if isinstance(error, NotFound) and was_readable:
             await self.forget(route, reference)
         return judge_failure(error, True, was_readable)
 
-    def _client(self, route: Proxied, identity: Credential) -> RegistryClient:
-        return self._upstreams.client(route.upstream, identity)
+    def _client(self, route: Proxied, caller: Caller) -> RegistryClient:
+        return self._upstreams.client(route.upstream, caller)
 
 
-def _key(route: Proxied, reference: str | Digest, identity: Credential) -> tuple[str, ...]:
-    return (route.namespace, route.repository, str(reference), identity.fingerprint)
+def _key(route: Proxied, reference: str | Digest, caller: Caller) -> tuple[str, ...]:
+    return (route.namespace, route.repository, str(reference), caller.fingerprint)
 
 
 def manifest_unknown(route: Proxied, reference: str | Digest) -> NotFound:

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 
 import structlog
 
-from cache.oci.credentials import ANONYMOUS, Credential
+from cache.oci.credentials import ANONYMOUS
 from cache.oci.digest import Digest
 from cache.oci.errors import RegistryError
 from cache.singleflight import SingleFlight
 from cache.store import BlobStore
 from proxy.access import Access
 from proxy.blobs import Blobs, StoredBlob
+from proxy.caller import NOBODY, Caller
 from proxy.errors import Unknown
 from proxy.hosted import HostedRepositories
 from proxy.routing import Hosted, Proxied, Route
@@ -40,40 +42,40 @@ class Mounts:
         self._access = access
         self._copies: SingleFlight[tuple[str, Digest, str], None] = SingleFlight()
 
-    async def mount(self, target: Route, source: Route | None, digest: Digest, identity: Credential) -> bool:
+    async def mount(self, target: Route, source: Route | None, digest: Digest, caller: Caller) -> bool:
         """True when the target has the blob now; False when it must be uploaded.
 
         ``source`` None means "wherever": then only the target itself is looked at. Raises RegistryError when the
         upstream refuses the copy that we make.
         """
         if source is None:
-            return isinstance(target, Hosted) and await self._find(target, digest, identity) is not None
+            return isinstance(target, Hosted) and await self._find(target, digest, caller) is not None
         if isinstance(target, Hosted):
-            return await self._into_hosted(target, source, digest, identity)
-        return await self._into_upstream(target, source, digest, identity)
+            return await self._into_hosted(target, source, digest, caller)
+        return await self._into_upstream(target, source, digest, caller)
 
-    async def _into_hosted(self, target: Hosted, source: Route, digest: Digest, identity: Credential) -> bool:
-        found = await self._find(source, digest, self._reader(source, target, identity))
+    async def _into_hosted(self, target: Hosted, source: Route, digest: Digest, caller: Caller) -> bool:
+        found = await self._find(source, digest, self._reader(source, target, caller))
         if found is not None:
             await self._hosted.add_blob(target, digest, found.size_bytes)
         return found is not None
 
-    async def _into_upstream(self, target: Proxied, source: Route, digest: Digest, identity: Credential) -> bool:
-        if await self._mount_there(target, source, digest, identity):
+    async def _into_upstream(self, target: Proxied, source: Route, digest: Digest, caller: Caller) -> bool:
+        if await self._mount_there(target, source, digest, caller):
             return True
-        found = await self._find(source, digest, self._reader(source, target, identity))
+        found = await self._find(source, digest, self._reader(source, target, caller))
         if found is None:
             return False
-        key = (str(target), digest, identity.fingerprint)
-        await self._copies.run(key, lambda: self._copy(target, source, found, identity))
+        key = (str(target), digest, caller.fingerprint)
+        await self._copies.run(key, lambda: self._copy(target, source, found, caller))
         await self._blobs.add(target, digest, found.size_bytes)
         return True
 
-    async def _mount_there(self, target: Proxied, source: Route, digest: Digest, identity: Credential) -> bool:
+    async def _mount_there(self, target: Proxied, source: Route, digest: Digest, caller: Caller) -> bool:
         """Lets the upstream mount the blob, where it has both repositories."""
         if isinstance(source, Hosted) or source.upstream != target.upstream:
             return False
-        client = self._upstreams.client(target.upstream, identity)
+        client = self._upstreams.client(target.upstream, caller)
         if not await client.mount_blob(target.repository, digest, source.repository):
             return False
         size_bytes = await self._store.stat(digest)
@@ -81,9 +83,9 @@ class Mounts:
             await self._blobs.add(target, digest, size_bytes)
         return True
 
-    async def _copy(self, target: Proxied, source: Route, found: StoredBlob, identity: Credential) -> None:
+    async def _copy(self, target: Proxied, source: Route, found: StoredBlob, caller: Caller) -> None:
         """Uploads a blob that we hold, unless the upstream has it already."""
-        client = self._upstreams.client(target.upstream, identity)
+        client = self._upstreams.client(target.upstream, caller)
 
         def content() -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
             return self._store.open(found.digest)
@@ -92,22 +94,22 @@ class Mounts:
             await client.upload_blob(target.repository, found.digest, found.size_bytes, content)
             log.info("blob_copied", source=str(source), target=str(target), digest=str(found.digest))
 
-    async def _find(self, source: Route, digest: Digest, identity: Credential) -> StoredBlob | None:
+    async def _find(self, source: Route, digest: Digest, caller: Caller) -> StoredBlob | None:
         """The blob when we hold it, the source has it, and this identity may read it there."""
         try:
             if isinstance(source, Hosted):
                 return await self._hosted.find_blob(source, digest)
-            return await self._blobs.find_held(source, digest, identity)
+            return await self._blobs.find_held(source, digest, caller)
         except (Unknown, RegistryError) as error:
             log.info("mount_not_possible", source=str(source), digest=str(digest), reason=str(error))
             return None
 
-    def _reader(self, source: Route, target: Route, identity: Credential) -> Credential:
+    def _reader(self, source: Route, target: Route, caller: Caller) -> Caller:
         """As whom to read the source: a client's credential is never shown to a registry that it was not meant for.
 
         It was meant for the target's; for another upstream only if that has taken it lately.
         """
         if isinstance(source, Hosted) or (isinstance(target, Proxied) and source.upstream == target.upstream):
-            return identity
-        known = not self._access.readable(source, ANONYMOUS) and self._access.readable(source, identity)
-        return identity if known else ANONYMOUS
+            return caller
+        known = not self._access.readable(source, NOBODY) and self._access.readable(source, caller)
+        return caller if known else replace(caller, credential=ANONYMOUS)

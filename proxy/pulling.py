@@ -29,9 +29,9 @@ async def read_manifest(services: Services, call: Call, request: ReadManifest) -
         case Hosted() as hosted:
             found = await services.hosted.find_manifest(hosted, request.reference)
         case Proxied() as proxied if request.head:
-            return _manifest_head(call, await services.manifests.stat(proxied, request.reference, call.identity))
+            return _manifest_head(call, await services.manifests.stat(proxied, request.reference, call.caller))
         case Proxied() as proxied:
-            found = await services.manifests.find(proxied, request.reference, call.identity)
+            found = await services.manifests.find(proxied, request.reference, call.caller)
         case _:
             assert_never(call.route)
     if request.head:
@@ -75,13 +75,13 @@ async def read_blob(services: Services, call: Call, request: ReadBlob) -> web.St
 async def _find_blob(services: Services, call: Call, digest: Digest) -> FoundBlob:
     if isinstance(call.route, Hosted):
         return await services.hosted.find_blob(call.route, digest)
-    return await services.blobs.find(call.route, digest, call.identity)
+    return await services.blobs.find(call.route, digest, call.caller)
 
 
 async def _blob_size(services: Services, call: Call, digest: Digest) -> tuple[int, str]:
     if isinstance(call.route, Hosted):
         return (await services.hosted.find_blob(call.route, digest)).size_bytes, "hit"
-    return await services.blobs.stat(call.route, digest, call.identity)
+    return await services.blobs.stat(call.route, digest, call.caller)
 
 
 def _is_known(call: Call, digest: Digest) -> bool:
@@ -95,7 +95,7 @@ async def list_tags(services: Services, call: Call, request: ListTags) -> web.Re
     if isinstance(call.route, Hosted):
         tags, outcome = await services.hosted.tags(call.route), "hit"
     else:
-        client = services.upstreams.client(call.route.upstream, call.identity)
+        client = services.upstreams.client(call.route.upstream, call.caller)
         tags, outcome = sorted(await client.tags(call.route.repository)), "bypass"
     rest = tags[bisect_right(tags, request.last) :] if request.last else tags
     page = rest if request.count is None else rest[: request.count]

@@ -37,7 +37,7 @@ async def start_upload(services: Services, call: Call, request: StartUpload) -> 
     """A new upload; or the blob whole in this request; or mounted from where it is."""
     if request.mount is not None:
         source = _source(services, call, request.source)
-        if await services.mounts.mount(call.route, source, request.mount, call.identity):
+        if await services.mounts.mount(call.route, source, request.mount, call.caller):
             return _created(call, f"blobs/{request.mount}", request.mount)
     upload_id = await services.uploads.add(await _new_upload(services, call), call.route, call.owner)
     if request.digest is not None:
@@ -59,7 +59,7 @@ def _source(services: Services, call: Call, name: str | None) -> Route | None:
 async def _new_upload(services: Services, call: Call) -> Upload:
     if isinstance(call.route, Hosted):
         return HostedUpload(services.store, services.hosted, call.route)
-    client = services.upstreams.client(call.route.upstream, call.identity)
+    client = services.upstreams.client(call.route.upstream, call.caller)
     upload = ForwardedUpload(client, services.store, services.blobs, call.route)
     await upload.start()
     return upload
@@ -105,7 +105,7 @@ async def _forward_manifest(
     services: Services, call: Call, reference: str | Digest, raw: bytes, media_type: str
 ) -> None:
     assert not isinstance(call.route, Hosted)
-    client = services.upstreams.client(call.route.upstream, call.identity)
+    client = services.upstreams.client(call.route.upstream, call.caller)
     try:
         await client.put_manifest(call.route.repository, str(reference), raw, media_type)
     except RegistryError as error:
@@ -147,7 +147,7 @@ async def delete_manifest(services: Services, call: Call, request: DeleteManifes
     if isinstance(call.route, Hosted):
         await services.hosted.remove_manifest(call.route, request.reference)
     else:
-        client = services.upstreams.client(call.route.upstream, call.identity)
+        client = services.upstreams.client(call.route.upstream, call.caller)
         if isinstance(request.reference, Digest):
             await client.delete_manifest(call.route.repository, request.reference)
         else:
@@ -161,7 +161,7 @@ async def delete_blob(services: Services, call: Call, request: DeleteBlob) -> we
     if isinstance(call.route, Hosted):
         await services.hosted.remove_blob(call.route, request.digest)
     else:
-        client = services.upstreams.client(call.route.upstream, call.identity)
+        client = services.upstreams.client(call.route.upstream, call.caller)
         await client.delete_blob(call.route.repository, request.digest)
         await services.blobs.remove(call.route, request.digest)
     return web.Response(status=202, headers=call.headers("bypass"))

@@ -44,10 +44,10 @@ def make_services(config: ProxyConfig, store: Store, transport: Transport) -> Se
     """The services for a configuration."""
     catalog = Catalog(store)
     upstreams = Upstreams(transport)
-    access = Access(config.access_ttl_s)
+    access = Access()
     fills = Fills(store, config.spool_dir)
     blobs = Blobs(store, catalog, upstreams, access, fills)
-    manifests = Manifests(catalog, upstreams, access, config.tag_ttl_s)
+    manifests = Manifests(catalog, upstreams, access)
     hosted = HostedRepositories(store, catalog)
     return Services(
         config=config,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from cache.oci.auth import TokenCache
 from cache.oci.client import RegistryClient
-from cache.oci.credentials import Credential
 from cache.oci.retry import Backoff
 from cache.oci.transport import Transport
+from proxy.caller import Caller
 from proxy.config import Upstream
 
 BACKOFF = Backoff(tries=3, first_s=0.2, factor=3.0, limit_s=2.0)
@@ -20,8 +20,8 @@ class Upstreams:
         self._transport = transport
         self._tokens = TokenCache()
 
-    def client(self, upstream: Upstream, identity: Credential) -> RegistryClient:
+    def client(self, upstream: Upstream, caller: Caller) -> RegistryClient:
         """A client for one identity; tokens are kept apart per identity."""
         return RegistryClient(
-            self._transport, upstream.url, identity, self._tokens, name=upstream.name, backoff=BACKOFF
+            self._transport, upstream.url, caller.credential, self._tokens, name=upstream.name, backoff=BACKOFF
         )

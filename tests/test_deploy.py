@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from builder import flags
-from proxy.config import make_config, parse_toml
+from proxy.options import parse_toml
+from proxy.settings import make_config
 
 DEPLOY = Path(__file__).parent.parent / "deploy"
 KUBERNETES_VERSIONS = ("1.27", "1.31", kubernetes_validate.latest_version())

@@ -25,7 +25,7 @@ from cache.oci.retry import Backoff
 from cache.oci.transport import Transport
 from cache.store import Store
 from proxy.app import serve
-from proxy.config import ProxyConfig, Upstream
+from proxy.config import Freshness, ProxyConfig, Upstream
 
 UPSTREAM = "up.test"
 
@@ -47,16 +47,14 @@ async def running_proxy(
     tmp: Path, upstreams: dict[str, str], *, store: Store | None = None, tag_ttl_s: float = 60.0
 ) -> AsyncIterator[Proxy]:
     """A proxy in front of these upstreams (the first one is the default), ``cache/`` hosted."""
+    freshness = Freshness(tag_ttl_s=tag_ttl_s)
     config = ProxyConfig(
         host="127.0.0.1",
         port=0,
         store_url="",
-        upstreams={name: Upstream(name, url) for name, url in upstreams.items()},
+        upstreams={name: Upstream(name, url, freshness=freshness) for name, url in upstreams.items()},
         default_upstream=next(iter(upstreams), None),
         hosted=("cache",),
-        tag_ttl_s=tag_ttl_s,
-        access_ttl_s=60.0,
-        spool_dir=None,
     )
     used = store or FilesystemStore(tmp / "store")
     try:

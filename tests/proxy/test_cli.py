@@ -81,7 +81,7 @@ def test_a_store_that_cannot_be_written(tmp_path: Path):
 @pytest.mark.parametrize(
     ("options", "part"),
     [
-        (("--listen", "x", "--upstream", "y", "--hosted", "Z"), "listen is 'x'"),
+        (("--listen", "x", "--upstream", "y", "--hosted", "Z"), "listen: 'x'"),
         (("--upstream", "a.test=https://user:hunter2@a"), "must not carry credentials"),
         (("--store", "gopher://x"), "file:///path"),
         (("--tag-ttl", "soon"), "'soon'"),

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from cache.errors import BlobNotFound, CacheError, DigestMismatch, StoreFull, StoreUnavailable
-from cache.oci.credentials import ANONYMOUS, Credential
+from cache.oci.credentials import Credential
 from cache.oci.digest import Digest
 from cache.oci.errors import (
     Denied,
@@ -20,6 +20,7 @@ from cache.oci.errors import (
     Unreachable,
 )
 from proxy.access import GRACE_S, Access
+from proxy.caller import NOBODY, Caller
 from proxy.config import Upstream
 from proxy.errors import CredentialsNeeded, InvalidRequest, OutOfOrder, Refused
 from proxy.freshness import Failure, Tag, judge_failure, judge_tag
@@ -30,7 +31,7 @@ from proxy.routing import Proxied
 URL = "https://up.test/v2/a/manifests/1"
 ROUTE = Proxied(Upstream("up.test", "https://up.test"), "a")
 OTHER = Proxied(Upstream("up.test", "https://up.test"), "b")
-ALICE, BOB = Credential("alice", "a"), Credential("bob", "b")
+ALICE, BOB = Caller(Credential("alice", "a"), "guest"), Caller(Credential("bob", "b"), "guest")
 
 
 @pytest.mark.parametrize(
@@ -74,24 +75,24 @@ class Clock:
 
 
 def test_a_permission_is_for_one_identity_and_one_repository():
-    access = Access(60, Clock())
+    access = Access(Clock())
     access.grant(ROUTE, ALICE)
     assert access.readable(ROUTE, ALICE)
     assert not access.readable(ROUTE, BOB)
-    assert not access.readable(ROUTE, ANONYMOUS)
-    assert not access.readable(ROUTE, Credential("alice", "wrong"))
+    assert not access.readable(ROUTE, NOBODY)
+    assert not access.readable(ROUTE, Caller(Credential("alice", "wrong")))
     assert not access.readable(OTHER, ALICE)
 
 
 def test_what_an_anonymous_client_may_read_is_open_to_all():
-    access = Access(60, Clock())
-    access.grant(ROUTE, ANONYMOUS)
+    access = Access(Clock())
+    access.grant(ROUTE, NOBODY)
     assert access.readable(ROUTE, BOB)
 
 
 def test_a_permission_ends_and_counts_a_while_longer_when_the_upstream_is_gone():
     clock = Clock()
-    access = Access(60, clock)
+    access = Access(clock)
     access.grant(ROUTE, ALICE)
     clock.now += 61
     assert not access.readable(ROUTE, ALICE)
@@ -101,7 +102,7 @@ def test_a_permission_ends_and_counts_a_while_longer_when_the_upstream_is_gone()
 
 
 def test_a_refusal_ends_a_permission_at_once():
-    access = Access(60, Clock())
+    access = Access(Clock())
     access.grant(ROUTE, ALICE)
     access.revoke(ROUTE, ALICE)
     assert not access.was_readable(ROUTE, ALICE)

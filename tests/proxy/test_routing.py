@@ -2,16 +2,16 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.config import ProxyOptions, make_config
 from proxy.errors import Unknown
 from proxy.routing import Hosted, Proxied, route
+from proxy.settings import make_config
 
 CONFIG = make_config(
-    ProxyOptions(
-        upstream=["docker.io=http://hub", "ghcr.io=http://ghcr", "reg.test:5001=http://reg"],
-        default_upstream="docker.io",
-        hosted=["cache", "team/x"],
-    ),
+    {
+        "upstream": ("docker.io=http://hub", "ghcr.io=http://ghcr", "reg.test:5001=http://reg"),
+        "default-upstream": ("docker.io",),
+        "hosted": ("cache", "team/x"),
+    },
     "memory:",
 )
 
@@ -50,6 +50,6 @@ def test_a_registry_that_is_not_configured_is_never_reached():
     with pytest.raises(Unknown) as caught:
         route(CONFIG, "a", "169.254.169.254")
     assert "ghcr" not in str(caught.value)
-    bare = make_config(ProxyOptions(upstream=["ghcr.io=http://ghcr"]), "memory:")
+    bare = make_config({"upstream": ("ghcr.io=http://ghcr",)}, "memory:")
     with pytest.raises(Unknown):
         route(bare, "quay.io/a", None)
