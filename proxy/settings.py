@@ -1,4 +1,4 @@
-"""From what was said (``proxy.options``) to a checked configuration (``proxy.config``); all faults are named at once."""
+"""What was said (``proxy.options``) becomes a checked configuration; all faults are named at once."""
 
 from __future__ import annotations
 
