@@ -4,6 +4,8 @@ pytest_plugins = [
     "tests.peers",
     "tests.fakes.tokens",
     "tests.debian",
+    "tests.docker",
+    "tests.proxy.clients",
     "tests.builder.roots",
     "tests.integration.building",
 ]

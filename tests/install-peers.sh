@@ -15,6 +15,10 @@ podman:podman
 runc:runc
 newuidmap:uidmap
 debootstrap:debootstrap
+/usr/sbin/dockerd:docker.io
+/usr/bin/docker:docker.io
+nginx:nginx-light
+wrk:wrk
 busybox:busybox-static
 '
 

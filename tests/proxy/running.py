@@ -118,6 +118,13 @@ def chunks_of(data: bytes):
 
 async def run(*command: str, env: dict[str, str] | None = None, status: int = 0) -> str:
     """Runs a program, without blocking the servers of this process; gives all that it says."""
+    ended, said = await run_any(*command, env=env)
+    assert ended == status, f"{command} ended with {ended}: {said}"
+    return said
+
+
+async def run_any(*command: str, env: dict[str, str] | None = None) -> tuple[int | None, str]:
+    """The exit status of a program, and all that it says."""
     process = await asyncio.create_subprocess_exec(
         *command,
         stdin=asyncio.subprocess.DEVNULL,
@@ -126,8 +133,7 @@ async def run(*command: str, env: dict[str, str] | None = None, status: int = 0)
         env={**os.environ, **(env or {})},
     )
     said = (await process.communicate())[0].decode(errors="replace")
-    assert process.returncode == status, f"{command} ended with {process.returncode}: {said}"
-    return said
+    return process.returncode, said
 
 
 @dataclass

@@ -1,82 +1,114 @@
-"""Other people's clients through the proxy: skopeo, podman and buildah, with and without credentials."""
+"""Other people's clients through the proxy, each in both directions, in front of registries of each kind."""
 
 from __future__ import annotations
 
-import json
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from cache.oci.credentials import Credential
-from tests.peers import Registry
-from tests.proxy.running import UPSTREAM, client_of, make_image, push, run, running_proxy
+from cache.oci.errors import NotFound
+from tests.docker import Docker
+from tests.peers import Registry, Request
+from tests.proxy.clients import (
+    CLIENTS,
+    FILE,
+    UPSTREAMS,
+    Client,
+    Containers,
+    DockerClient,
+    Skopeo,
+    layout_manifest,
+    login,
+    make_layout,
+    read_image,
+    seed,
+    upstream_and_proxy,
+)
+from tests.proxy.running import run
 
 pytestmark = pytest.mark.peers
 
 
-async def test_skopeo_pushes_and_pulls_with_credentials(private_registry: Registry, tmp_path: Path):
-    creds = f"{private_registry.username}:{private_registry.password}"
-    owner = Credential(private_registry.username, private_registry.password)
-    image = make_image()
-    async with client_of(private_registry.url, owner) as client:
-        await push(client, "org/app", "1", image)
-    async with running_proxy(tmp_path, {UPSTREAM: private_registry.url}) as proxy:
-        source, target = f"docker://{proxy.host}/org/app:1", f"docker://{proxy.host}/org/copy:2"
-        flags = ("--src-tls-verify=false", "--dest-tls-verify=false", "--preserve-digests")
-        await run("skopeo", "copy", *flags, "--src-creds", creds, source, f"dir:{tmp_path}/one")
-        await run("skopeo", "copy", *flags, "--dest-creds", creds, f"dir:{tmp_path}/one", target)
-        await run("skopeo", "copy", *flags, "--src-creds", creds, target, f"dir:{tmp_path}/two")
-        await run("skopeo", "copy", *flags, f"dir:{tmp_path}/one", f"docker://{proxy.host}/cache/steps:2")
-        said = await run("skopeo", "copy", *flags, source, f"dir:{tmp_path}/no", status=1)
-        assert "authentication required" in said or "nauthorized" in said
-        said = await run(
-            "skopeo", "copy", *flags, "--src-creds", "crossdock:wrong", source, f"dir:{tmp_path}/no", status=1
-        )
-        assert "nauthorized" in said or "authentication required" in said
-        await run("skopeo", "copy", *flags, "--dest-creds", "a:b", f"dir:{tmp_path}/one", target, status=1)
-        inspected = await run("skopeo", "inspect", "--tls-verify=false", "--creds", creds, target)
-        assert json.loads(inspected)["Digest"] == str(image.manifest.digest)
-    for copy in ("one", "two"):
-        assert (tmp_path / copy / "manifest.json").read_bytes() == image.manifest.raw
-        assert (tmp_path / copy / image.layer.hex).read_bytes() == image.blobs[image.layer]
-    async with client_of(private_registry.url, owner) as client:
-        assert (await client.get_manifest("org/copy", "2")).raw == image.manifest.raw
+@pytest.fixture(params=CLIENTS)
+def client(request: pytest.FixtureRequest, tmp_path: Path, storage: tuple[str, ...]) -> Client:
+    match request.param:
+        case "skopeo":
+            return Skopeo(tmp_path)
+        case "docker":
+            return DockerClient(request.getfixturevalue("docker"), tmp_path)
+        case program:
+            return Containers(program, storage)
 
 
-@pytest.fixture
-def storage(tmp_path: Path) -> Iterator[tuple[str, ...]]:
-    """Storage of its own for podman and buildah; podman wants a short path for what it runs in."""
-    with tempfile.TemporaryDirectory(prefix="xd-") as run_root:
-        yield ("--root", str(tmp_path / "root"), "--runroot", run_root, "--storage-driver", "vfs")
-
-
-async def test_podman_and_buildah(private_registry: Registry, tmp_path: Path, storage: tuple[str, ...]):
-    creds = f"{private_registry.username}:{private_registry.password}"
-    (tmp_path / "hello").write_text("hello\n")
-    async with running_proxy(tmp_path, {UPSTREAM: private_registry.url}) as proxy:
+@pytest.mark.parametrize("kind", UPSTREAMS)
+async def test_each_pulls_and_the_upstream_gives_each_blob_once(client: Client, kind: str, tmp_path: Path):
+    layout = make_layout(tmp_path)
+    manifest = layout_manifest(layout)
+    async with upstream_and_proxy(kind, tmp_path) as (registry, proxy):
+        await seed(layout, registry, "org/app:1")
+        config = login(tmp_path / "config", proxy.host, registry)
         name = f"{proxy.host}/org/app:1"
-        container = (await run("buildah", *storage, "from", "scratch")).strip().splitlines()[-1]
-        await run("buildah", *storage, "copy", container, str(tmp_path / "hello"), "/hello")
-        await run("buildah", *storage, "commit", container, name)
-        await run("buildah", *storage, "push", "--tls-verify=false", "--creds", creds, name)
-        await run("buildah", *storage, "rm", container)
-        await run("buildah", *storage, "rmi", name)
-        auth = ("--authfile", str(tmp_path / "auth.json"))
-        flags = ("--tls-verify=false", "-u", private_registry.username, "-p", private_registry.password)
-        await run("podman", *storage, "login", *auth, *flags, proxy.host)
-        await run("podman", *storage, "pull", *auth, "--tls-verify=false", name)
-        listed = await run("podman", *storage, "image", "ls", "--format", "{{.Repository}}:{{.Tag}}")
-        assert name in listed
-        await run("podman", *storage, "rmi", name)
-        await run(
-            "podman",
-            *storage,
-            "pull",
-            "--tls-verify=false",
-            "--authfile",
-            str(tmp_path / "none.json"),
-            name,
-            status=125,
-        )
+        for _ in range(2):
+            assert await client.pull(name, config) == str(manifest.digest)
+            await client.forget(name)
+        given = [request.path.rpartition("/")[2] for request in registry.requests() if gives_blob(request)]
+        assert sorted(given) == sorted(str(blob.digest) for blob in (manifest.config, *manifest.layers))
+
+
+@pytest.mark.parametrize("kind", UPSTREAMS)
+async def test_each_pushes_and_the_upstream_has_it(client: Client, kind: str, tmp_path: Path):
+    layout = make_layout(tmp_path)
+    async with upstream_and_proxy(kind, tmp_path) as (registry, proxy):
+        config = login(tmp_path / "config", proxy.host, registry)
+        name = f"{proxy.host}/org/app:1"
+        assert await client.push(layout, name, config)
+        await client.forget(name)
+        digest, files = await read_image(registry, "org/app", "1")
+        assert files == {FILE: (tmp_path / "root" / FILE).read_bytes()}
+        assert await client.pull(name, config) == str(digest)
+        given = sum(gives_blob(request) for request in registry.requests())
+        assert given == 2  # to read_image: what came by is held
+
+
+@pytest.mark.parametrize("kind", ["basic", "bearer"])
+async def test_each_is_refused_as_the_upstream_refuses(client: Client, kind: str, tmp_path: Path):
+    layout = make_layout(tmp_path)
+    async with upstream_and_proxy(kind, tmp_path) as (registry, proxy):
+        await seed(layout, registry, "org/app:1")
+        name, pushed = f"{proxy.host}/org/app:1", f"{proxy.host}/org/app:2"
+        await client.pull(name, login(tmp_path / "right", proxy.host, registry))
+        await client.forget(name)
+        nobody = login(tmp_path / "nobody", "elsewhere.test", registry)
+        wrong = login(tmp_path / "wrong", proxy.host, registry, "guessed")
+        for config in (nobody, wrong):
+            assert await client.pull(name, config) is None
+            assert not await client.push(layout, pushed, config)
+            await client.forget(pushed)
+        with pytest.raises(NotFound):
+            await read_image(registry, "org/app", "2")
+
+
+async def test_who_has_logged_in_is_known(docker: Docker, storage: tuple[str, ...], tmp_path: Path):
+    layout = make_layout(tmp_path)
+    digest = str(layout_manifest(layout).digest)
+    config = tmp_path / "config"
+    async with upstream_and_proxy("bearer", tmp_path) as (registry, proxy):
+        await seed(layout, registry, "org/app:1")
+        name, who = f"{proxy.host}/org/app:1", ("-u", registry.username, "-p", registry.password)
+        await run("podman", "login", f"--authfile={config}/config.json", "--tls-verify=false", *who, proxy.host)
+        assert await Containers("podman", storage).pull(name, config) == digest
+        await run(*docker.command("login", *who, proxy.host, config=tmp_path / "docker"))
+        assert await DockerClient(docker, tmp_path).pull(name, tmp_path / "docker") == digest
+
+
+async def test_who_is_nobody_pushes_to_hosted_repositories(client: Client, tmp_path: Path):
+    layout = make_layout(tmp_path)
+    async with upstream_and_proxy("basic", tmp_path) as (registry, proxy):
+        nobody = login(tmp_path / "nobody", "elsewhere.test", registry)
+        assert await client.push(layout, f"{proxy.host}/cache/app:1", nobody)
+        _, files = await read_image(Registry(proxy.url, proxy.host, tmp_path), "cache/app", "1")
+        assert files == {FILE: (tmp_path / "root" / FILE).read_bytes()}
+
+
+def gives_blob(request: Request) -> bool:
+    return request.method == "GET" and "/blobs/" in request.path and request.status == 200
