@@ -10,13 +10,27 @@ from aiohttp import web
 from cache.entry import FEATURES_HEADER, LOOKUP_FEATURE
 from cache.oci.digest import Digest
 from proxy.caller import Caller
+from proxy.rights import Right
 from proxy.routing import Proxied, Route
 
 SCOPE = web.RequestKey("scope", str)
 """What a client needs a token for, should credentials be wanted."""
 UPSTREAM = web.RequestKey("upstream", str)
 """The upstream that the request goes to, for messages; absent for our own."""
+WHO = web.RequestKey("who", str)
+"""Who asks, once that is known."""
 API_HEADERS = {"Docker-Distribution-API-Version": "registry/2.0", FEATURES_HEADER: LOOKUP_FEATURE}
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a request would do. ``place`` is the repository as rules name it."""
+
+    place: str
+    right: Right
+
+
+WANTED = web.RequestKey("wanted", Wanted)
 
 
 @dataclass(frozen=True, slots=True)

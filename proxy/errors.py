@@ -5,7 +5,9 @@ ProxyError
 └── Refused(status, code)       a request that gets another answer than success, in distribution-spec's terms
     ├── InvalidRequest          400, with the spec's code for what is wrong
     ├── CredentialsNeeded       401: who asks must say who he is, or is not who he says
+    ├── Forbidden               403: who may read this, but not change it
     ├── Unknown                 404
+    │   └── Hidden              who may not even know whether it exists
     ├── Unsupported             405
     ├── TooLarge                413
     └── OutOfOrder              416: an upload chunk or a range that does not fit
@@ -48,11 +50,22 @@ class InvalidRequest(Refused):
 
 
 class CredentialsNeeded(Refused):
-    """No credentials, or ones that cannot be read; ``scope`` is what they are wanted for ("" = nothing special)."""
+    """No credentials, or ones that cannot be read or are wrong.
 
-    def __init__(self, message: str, scope: str = "") -> None:
+    ``scope`` is what they are wanted for ("" = nothing special), ``who`` the local user whose password is wrong.
+    """
+
+    def __init__(self, message: str, scope: str = "", who: str = "") -> None:
         super().__init__(401, "UNAUTHORIZED", message)
         self.scope = scope
+        self.who = who
+
+
+class Forbidden(Refused):
+    """An operation that a rule does not grant to somebody who may read the repository."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(403, "DENIED", message)
 
 
 class Unknown(Refused):
@@ -60,6 +73,10 @@ class Unknown(Refused):
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(404, code, message)
+
+
+class Hidden(Unknown):
+    """A repository that no rule lets who asks read: its reply is the one of a repository that does not exist."""
 
 
 class Unsupported(Refused):
@@ -82,3 +99,23 @@ class OutOfOrder(Refused):
     def __init__(self, message: str, received_bytes: int) -> None:
         super().__init__(416, "BLOB_UPLOAD_INVALID", message)
         self.received_bytes = received_bytes
+
+
+def no_manifest(repository: object, reference: object) -> Unknown:
+    """There is no such tag or manifest."""
+    return Unknown("MANIFEST_UNKNOWN", f"repository {repository} has no manifest {reference}")
+
+
+def no_blob(repository: object, digest: object) -> Unknown:
+    """There is no such blob."""
+    return Unknown("BLOB_UNKNOWN", f"repository {repository} has no blob {digest}")
+
+
+def no_repository(repository: object) -> Unknown:
+    """There is no such repository."""
+    return Unknown("NAME_UNKNOWN", f"repository {repository} is not known here")
+
+
+def no_upload() -> Unknown:
+    """There is no such upload of who asks."""
+    return Unknown("BLOB_UPLOAD_UNKNOWN", "no such upload in this repository, or it was given up")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import assert_never
 
 import msgspec
@@ -11,10 +12,10 @@ from aiohttp import web
 
 from cache.entry import InvalidEntry, LookupRequest, decode_request, encode_reply
 from cache.errors import CacheError
-from cache.oci.credentials import ANONYMOUS
 from cache.oci.reference import check_repository
 from proxy import identity, pulling, pushing
-from proxy.call import API_HEADERS, SCOPE, UPSTREAM, Call
+from proxy.admission import needed_right, refusal
+from proxy.call import API_HEADERS, SCOPE, UPSTREAM, WANTED, WHO, Call, Wanted
 from proxy.caller import Caller
 from proxy.errors import CredentialsNeeded, InvalidRequest
 from proxy.request import (
@@ -33,7 +34,7 @@ from proxy.request import (
     UploadStatus,
     parse_request,
 )
-from proxy.rights import GUEST, NOBODY_KNOWN
+from proxy.rights import Right
 from proxy.routing import Proxied, route
 from proxy.services import Services
 
@@ -54,22 +55,41 @@ class Endpoints:
         """Everything under ``/v2/``."""
         request = parse_request(http.method, http.rel_url.raw_path, http.query)
         if isinstance(request, Ping):
-            return ping(http)
-        return await self._answer(self._call(http, request.name, _actions(request)), request)
+            return await self._ping(http)
+        return await self._answer(await self._call(http, request.name, needed_right(request), request), request)
 
-    def _call(self, http: web.Request, name: str, actions: str) -> Call:
-        """The request with its repository resolved. Raises Unknown, CredentialsNeeded."""
-        http[SCOPE] = f"repository:{name}:{actions}"
+    async def _call(self, http: web.Request, name: str, right: Right, request: Request | None = None) -> Call:
+        """The request with its repository resolved, if the rules grant it. Raises Refused."""
+        http[SCOPE] = f"repository:{name}:{'pull' if right is Right.READ else 'pull,push'}"
         resolved = route(self._services.config, name, http.query.get("ns"))
         if isinstance(resolved, Proxied):
             http[UPSTREAM] = resolved.upstream.name
-        credential = identity.read_authorization(http.headers.get("Authorization"))
-        return Call(http, name, resolved, Caller(credential, NOBODY_KNOWN if credential == ANONYMOUS else GUEST))
+        place, rules = str(resolved), self._services.config.rules
+        http[WANTED] = Wanted(place, right)
+        caller = await self._caller(http)
+        if (refused := refusal(rules, caller.who, place, right, request)) is not None:
+            raise refused
+        may_fetch = rules.allow(caller.who, place, Right.FETCH)
+        return Call(http, name, resolved, caller if may_fetch else replace(caller, may_fetch=False))
+
+    async def _caller(self, http: web.Request) -> Caller:
+        """Who asks. Raises CredentialsNeeded."""
+        authentication = self._services.authentication
+        caller = await authentication.caller(authentication.credential(http.headers.get("Authorization")))
+        http[WHO] = caller.who
+        return caller
+
+    async def _ping(self, http: web.Request) -> web.Response:
+        """``GET /v2/``: asks for credentials, since clients bring none later when this needs none (``identity``)."""
+        if "Authorization" not in http.headers:
+            raise CredentialsNeeded("a local user's or an upstream's credentials, or an anonymous token, are wanted")
+        await self._caller(http)
+        return web.Response(body=b"{}", content_type="application/json", headers=API_HEADERS)
 
     async def _answer(self, call: Call, request: Request) -> web.StreamResponse:
         match request:
             case Ping():
-                return ping(call.http)
+                return await self._ping(call.http)
             case ReadManifest():
                 return await pulling.read_manifest(self._services, call, request)
             case ReadBlob():
@@ -103,19 +123,20 @@ class Endpoints:
     async def lookup(self, http: web.Request) -> web.Response:
         """Many cache keys at once."""
         asked = _lookup_request(await _read(http, LOOKUP_BYTES))
-        call = self._call(http, check_repository(asked.repository), "pull")
+        call = await self._call(http, check_repository(asked.repository), Right.READ)
         found = await self._services.lookup.find(call.route, asked.keys, call.caller)
         headers = call.headers("bypass")
         return web.Response(body=encode_reply(found), content_type="application/json", headers=headers)
 
     async def token(self, http: web.Request) -> web.Response:
-        """A token that carries the credential that it is asked for with (``proxy.identity``)."""
+        """A token that carries the credential that it is asked for with (``proxy.identity``), unless that is wrong."""
         if http.method == "POST":
             form = await http.post()
             texts = {key: value for key, value in form.items() if isinstance(value, str)}
             credential = identity.read_token_form(texts)
         else:
-            credential = identity.read_authorization(http.headers.get("Authorization"))
+            credential = self._services.authentication.credential(http.headers.get("Authorization"))
+        await self._services.authentication.caller(credential)
         token = identity.issue_token(credential)
         body = {"token": token, "access_token": token, "expires_in": identity.TOKEN_LIFE_S}
         headers = {"Cache-Control": "no-store"}
@@ -135,18 +156,6 @@ class Endpoints:
                 return web.Response(status=503, text="the store does not work\n")
             self._ready_until = time.monotonic() + READY_TTL_S
         return web.Response(text="ready\n")
-
-
-def ping(http: web.Request) -> web.Response:
-    """``GET /v2/``: asks for credentials, since clients bring none later when this needs none (``proxy.identity``)."""
-    if "Authorization" not in http.headers:
-        raise CredentialsNeeded("credentials for the upstream, or an anonymous token, are wanted")
-    identity.read_authorization(http.headers["Authorization"])
-    return web.Response(body=b"{}", content_type="application/json", headers=API_HEADERS)
-
-
-def _actions(request: Request) -> str:
-    return "pull" if isinstance(request, ReadManifest | ReadBlob | ListTags) else "pull,push"
 
 
 def _lookup_request(body: bytes) -> LookupRequest:

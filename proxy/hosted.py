@@ -16,7 +16,7 @@ from cache.oci.digest import Digest
 from cache.oci.manifest import Index, Manifest
 from cache.store import BlobStore
 from proxy.blobs import BLOB_TYPE, StoredBlob
-from proxy.errors import InvalidRequest, Unknown
+from proxy.errors import InvalidRequest, no_blob, no_manifest, no_repository
 from proxy.manifests import FoundManifest
 from proxy.routing import Hosted
 
@@ -33,7 +33,7 @@ class HostedRepositories:
         """The blob. Raises Unknown."""
         member, size_bytes = await asyncio.gather(self._member(route, digest), self._store.stat(digest))
         if member is None or size_bytes is None:
-            raise Unknown("BLOB_UNKNOWN", f"repository {route} has no blob {digest}")
+            raise no_blob(route, digest)
         return StoredBlob(digest, size_bytes)
 
     async def add_blob(self, route: Hosted, digest: Digest, size_bytes: int) -> None:
@@ -52,7 +52,7 @@ class HostedRepositories:
         digest = reference if isinstance(reference, Digest) else await self._tagged(route, reference)
         held = await self._catalog.manifest(route.namespace, route.repository, digest) if digest else None
         if digest is None or held is None:
-            raise Unknown("MANIFEST_UNKNOWN", f"repository {route} has no manifest {reference}")
+            raise no_manifest(route, reference)
         raw, media_type = held
         return FoundManifest(Descriptor(media_type=media_type, digest=digest, size=len(raw)), raw, "hit")
 
@@ -75,7 +75,7 @@ class HostedRepositories:
         """Removes a tag; or a manifest and all tags that point to it. Raises Unknown."""
         if isinstance(reference, str):
             if await self._tagged(route, reference) is None:
-                raise Unknown("MANIFEST_UNKNOWN", f"repository {route} has no tag {reference}")
+                raise no_manifest(route, reference)
             await self._catalog.remove_tag(route.namespace, route.repository, reference)
             return
         await self.find_manifest(route, reference)
@@ -88,7 +88,7 @@ class HostedRepositories:
         """All tags in order. Raises Unknown when there is none: a repository is what has been pushed to it."""
         tags = await self._catalog.tags(route.namespace, route.repository)
         if not tags:
-            raise Unknown("NAME_UNKNOWN", f"repository {route} is not known here")
+            raise no_repository(route)
         return tags
 
     async def _tagged(self, route: Hosted, tag: str) -> Digest | None:

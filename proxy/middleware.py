@@ -10,8 +10,8 @@ from aiohttp.typedefs import Handler
 
 from cache.errors import CacheError
 from cache.oci.errors import OCIError
-from proxy.call import API_HEADERS, SCOPE, UPSTREAM
-from proxy.errors import Refused
+from proxy.call import API_HEADERS, SCOPE, UPSTREAM, WANTED, WHO
+from proxy.errors import CredentialsNeeded, Hidden, Refused
 from proxy.identity import make_challenge
 from proxy.replies import ErrorReply, error_reply
 
@@ -26,7 +26,26 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
     except (Refused, OCIError, CacheError) as error:
         if isinstance(error, CacheError):
             log.warning("store_failed", error=str(error))
-        return _response(request, error_reply(error, request.get(UPSTREAM, ""), request.get(SCOPE, "")))
+        reply = error_reply(error, request.get(UPSTREAM, ""), request.get(SCOPE, ""))
+        _note_refusal(request, error, reply.status)
+        return _response(request, reply)
+
+
+def _note_refusal(request: web.Request, error: Exception, status: int) -> None:
+    """Logs that somebody was refused, by a rule, for a wrong password or by the upstream.
+
+    Asking for credentials where none came yet is no refusal.
+    """
+    wanted = request.get(WANTED)
+    wrong = error.who if isinstance(error, CredentialsNeeded) else ""
+    if wrong or (wanted is not None and (status in (401, 403) or isinstance(error, Hidden))):
+        log.warning(
+            "access_refused",
+            who=wrong or request.get(WHO, ""),
+            repository=wanted.place if wanted is not None else "",
+            right=wanted.right.value if wanted is not None else "",
+            status=status,
+        )
 
 
 def _response(request: web.Request, reply: ErrorReply) -> web.Response:

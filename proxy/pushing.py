@@ -22,7 +22,8 @@ from proxy.request import (
     UploadChunk,
     UploadStatus,
 )
-from proxy.routing import Hosted, Route, route
+from proxy.rights import Right
+from proxy.routing import Hosted, route
 from proxy.services import Services
 from proxy.uploads import Body, ForwardedUpload, HostedUpload, Upload
 
@@ -35,10 +36,8 @@ CHUNK_BYTES = 256 * 1024
 
 async def start_upload(services: Services, call: Call, request: StartUpload) -> web.Response:
     """A new upload; or the blob whole in this request; or mounted from where it is."""
-    if request.mount is not None:
-        source = _source(services, call, request.source)
-        if await services.mounts.mount(call.route, source, request.mount, call.caller):
-            return _created(call, f"blobs/{request.mount}", request.mount)
+    if request.mount is not None and await _mount(services, call, request.mount, request.source):
+        return _created(call, f"blobs/{request.mount}", request.mount)
     upload_id = await services.uploads.add(await _new_upload(services, call), call.route, call.owner)
     if request.digest is not None:
         await services.uploads.finish(upload_id, call.route, call.owner, request.digest, _body(call))
@@ -46,14 +45,18 @@ async def start_upload(services: Services, call: Call, request: StartUpload) -> 
     return _upload_reply(call, 202, upload_id, 0)
 
 
-def _source(services: Services, call: Call, name: str | None) -> Route | None:
-    """Where ``from`` points; a name that leads nowhere is no reason to refuse the upload."""
-    if name is None:
-        return None
+async def _mount(services: Services, call: Call, digest: Digest, name: str | None) -> bool:
+    """True when the blob was mounted from the repository ``name`` (None = from wherever).
+
+    A name that leads nowhere, or nowhere that they may read, is no reason to refuse the upload.
+    """
     try:
-        return route(services.config, name, call.http.query.get("ns"))
+        source = route(services.config, name, call.http.query.get("ns")) if name is not None else None
     except Unknown:
-        return None
+        return False
+    if not services.config.rules.allow(call.caller.who, str(source or call.route), Right.READ):
+        return False
+    return await services.mounts.mount(call.route, source, digest, call.caller)
 
 
 async def _new_upload(services: Services, call: Call) -> Upload:

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 from cache.oci.digest import Digest
 from cache.oci.errors import InvalidDigest, InvalidReference
 from cache.oci.reference import check_repository, check_tag
-from proxy.errors import InvalidRequest, Unknown, Unsupported
+from proxy.errors import InvalidRequest, Unknown, Unsupported, no_upload
 
 _UPLOAD_ID = re.compile(r"[A-Za-z0-9_-]{16,128}")
 
@@ -230,7 +230,7 @@ def _start(name: str, query: Mapping[str, str]) -> StartUpload:
 
 def _upload(method: str, name: str, upload: str, query: Mapping[str, str]) -> Request:
     if not _UPLOAD_ID.fullmatch(upload):
-        raise Unknown("BLOB_UPLOAD_UNKNOWN", "no such upload")
+        raise no_upload()
     match method:
         case "PATCH":
             return UploadChunk(name, upload)

@@ -17,7 +17,7 @@ NOBODY_KNOWN = "anonymous"
 """Who brings no credentials."""
 GUEST = "guest"
 """Who brings credentials that are no local user's: they are meant for an upstream, which judges them."""
-_WHO = re.compile(r"\*|[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}")
+USER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}")
 
 
 class Right(Enum):
@@ -49,7 +49,7 @@ class Rule:
         if len(parts) != 3:
             raise ValueError(f"{text!r}: expected WHO PREFIX RIGHTS, for example 'ci cache/ read,write'")
         who, prefix, rights = parts[0].split(","), parts[1].strip("/"), parts[2].split(",")
-        if wrong := [name for name in who if not _WHO.fullmatch(name)]:
+        if wrong := [name for name in who if name != ANYBODY and not USER_NAME.fullmatch(name)]:
             raise ValueError(f"{text!r}: {wrong[0]!r} is not a user's name, '*', 'anonymous' or 'guest'")
         known = {right.value: frozenset({right}) for right in Right} | {"all": frozenset(Right)}
         if wrong := [right for right in rights if right not in known]:
@@ -67,6 +67,11 @@ class Rules:
     """All rules; rights add up."""
 
     rules: tuple[Rule, ...] = ()
+
+    def admit(self, who: str) -> bool:
+        """Whether there is any repository where ``who`` has any right."""
+        names = {who, ANYBODY}
+        return not self.rules or any(rule.who & names for rule in self.rules)
 
     def allow(self, who: str, place: str, right: Right) -> bool:
         """Whether ``who`` has the right at the repository ``place``."""

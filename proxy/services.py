@@ -8,6 +8,7 @@ from cache.catalog import Catalog
 from cache.oci.transport import Transport
 from cache.store import Store
 from proxy.access import Access
+from proxy.authenticate import Authentication
 from proxy.blobs import Blobs
 from proxy.config import ProxyConfig
 from proxy.fills import Fills
@@ -17,6 +18,7 @@ from proxy.manifests import Manifests
 from proxy.mounts import Mounts
 from proxy.uploads import UploadSessions
 from proxy.upstreams import Upstreams
+from proxy.users import Users
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,7 @@ class Services:
 
     config: ProxyConfig
     store: Store
+    authentication: Authentication
     upstreams: Upstreams
     fills: Fills
     blobs: Blobs
@@ -41,7 +44,7 @@ class Services:
 
 
 def make_services(config: ProxyConfig, store: Store, transport: Transport) -> Services:
-    """The services for a configuration."""
+    """The services for a configuration. Raises ConfigError for files that it names and that cannot be used."""
     catalog = Catalog(store)
     upstreams = Upstreams(transport)
     access = Access()
@@ -52,6 +55,7 @@ def make_services(config: ProxyConfig, store: Store, transport: Transport) -> Se
     return Services(
         config=config,
         store=store,
+        authentication=Authentication(Users.load(config.users_file, config.tokens_file), config.rules),
         upstreams=upstreams,
         fills=fills,
         blobs=blobs,

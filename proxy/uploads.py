@@ -24,7 +24,7 @@ from cache.oci.digest import Digest
 from cache.oci.errors import RegistryError
 from cache.store import BlobStore, BlobWriter
 from proxy.blobs import Blobs
-from proxy.errors import InvalidRequest, OutOfOrder, TooLarge, Unknown
+from proxy.errors import InvalidRequest, OutOfOrder, TooLarge, no_upload
 from proxy.hosted import HostedRepositories
 from proxy.ranges import ByteRange
 from proxy.routing import Hosted, Proxied, Route
@@ -246,7 +246,7 @@ class UploadSessions:
     def _get(self, upload_id: str, route: Route, owner: str) -> _Session:
         session = self._sessions.get(upload_id)
         if session is None or session.route != route or session.owner != owner:
-            raise Unknown("BLOB_UPLOAD_UNKNOWN", "no such upload in this repository, or it was given up")
+            raise no_upload()
         return session
 
     async def _drop(self, upload_id: str) -> None:

@@ -34,8 +34,8 @@ LEVELS = {
         cache.dockerfile_images cache.entry cache.keys cache.paths cache.ranges cache.record_format cache.singleflight
         cache.together cache.verify
         cache.oci.challenge cache.oci.redirect cache.oci.replies cache.oci.retry
-        proxy.config proxy.freshness proxy.options proxy.ranges proxy.replies proxy.request proxy.routing
-        proxy.settings
+        proxy.admission proxy.config proxy.freshness proxy.options proxy.ranges proxy.replies proxy.request
+        proxy.routing proxy.settings
         builder.copy_rules builder.evaluate builder.graph builder.history builder.ignore builder.image
         builder.image_users builder.keys builder.links builder.metadata builder.plan builder.steps builder.tarformat
         builder.dockerfile.directives builder.dockerfile.expansion builder.dockerfile.glob builder.dockerfile.lines
@@ -46,7 +46,7 @@ LEVELS = {
         cache.s3 cache.s3_client cache.s3_reading cache.s3_records cache.s3_writing
         cache.oci.auth cache.oci.client cache.oci.credentials cache.oci.download cache.oci.registries cache.oci.session
         cache.oci.transport cache.oci.uploads
-        proxy.caller proxy.identity proxy.log proxy.spool proxy.upstreams
+        proxy.caller proxy.identity proxy.log proxy.spool proxy.upstreams proxy.users
         builder.archives builder.context builder.copy builder.decompress builder.digests builder.entries
         builder.isolation builder.layerdir builder.outputs builder.placement builder.rootfs builder.sandbox
         builder.sandbox_root builder.snapshot builder.stubs builder.tarlayer builder.tarread builder.unpack
@@ -54,8 +54,8 @@ LEVELS = {
     """,
     3: """
         cache.catalog cache.layers cache.stores cache.warm
-        proxy.access proxy.blobs proxy.fills proxy.hosted proxy.lookup proxy.manifests proxy.mounts proxy.services
-        proxy.uploads
+        proxy.access proxy.authenticate proxy.blobs proxy.fills proxy.hosted proxy.lookup proxy.manifests proxy.mounts
+        proxy.services proxy.uploads
         builder.bases builder.execute builder.layers builder.perform builder.push builder.run builder.stage_root
         builder.step_cache
     """,

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 from aiohttp import web
@@ -44,9 +45,12 @@ class Proxy:
 
 @asynccontextmanager
 async def running_proxy(
-    tmp: Path, upstreams: dict[str, str], *, store: Store | None = None, tag_ttl_s: float = 60.0
+    tmp: Path, upstreams: dict[str, str], *, store: Store | None = None, tag_ttl_s: float = 60.0, **settings: Any
 ) -> AsyncIterator[Proxy]:
-    """A proxy in front of these upstreams (the first one is the default), ``cache/`` hosted."""
+    """A proxy in front of these upstreams (the first one is the default), ``cache/`` hosted.
+
+    ``settings`` are more of ProxyConfig's.
+    """
     freshness = Freshness(tag_ttl_s=tag_ttl_s)
     config = ProxyConfig(
         host="127.0.0.1",
@@ -55,6 +59,7 @@ async def running_proxy(
         upstreams={name: Upstream(name, url, freshness=freshness) for name, url in upstreams.items()},
         default_upstream=next(iter(upstreams), None),
         hosted=("cache",),
+        **settings,
     )
     used = store or FilesystemStore(tmp / "store")
     try:
