@@ -78,13 +78,19 @@ def _debootstrap(root: Path) -> None:
         done.check_returncode()
 
 
-def write_layout(root: Path, layout: Path, config: dict[str, Any] | None = None) -> None:
+MACHINE = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+"""This machine's architecture as images name it."""
+
+
+def write_layout(
+    root: Path, layout: Path, config: dict[str, Any] | None = None, *, architecture: str = MACHINE
+) -> None:
     """Makes an OCI layout with one image, tagged ``base``, of one layer that holds everything under ``root``."""
     blobs = layout / "blobs" / "sha256"
     blobs.mkdir(parents=True)
     layer, diff_id = _write_layer(root, blobs)
     image = {
-        "architecture": {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine()),
+        "architecture": architecture,
         "os": "linux",
         "config": config or {"Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]},
         "rootfs": {"type": "layers", "diff_ids": [diff_id]},

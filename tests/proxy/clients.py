@@ -21,7 +21,7 @@ import pytest
 from cache.oci.credentials import Credential
 from cache.oci.digest import Digest
 from cache.oci.manifest import Manifest, parse_manifest
-from tests.debian import push_layout, write_layout
+from tests.debian import MACHINE, push_layout, write_layout
 from tests.docker import Docker
 from tests.fakes.tokens import start_token_registry
 from tests.peers import Registry, start_registry
@@ -66,12 +66,12 @@ def login(directory: Path, host: str, registry: Registry, password: str | None =
     return write_docker_config(directory, logins)
 
 
-def make_layout(tmp: Path) -> Path:
+def make_layout(tmp: Path, architecture: str = MACHINE) -> Path:
     """An OCI layout, tagged ``base``, with one image that nobody has seen before: a single small file."""
     root = tmp / "root"
     root.mkdir(parents=True)
     (root / FILE).write_text(secrets.token_hex(5000))
-    write_layout(root, tmp / "layout")
+    write_layout(root, tmp / "layout", architecture=architecture)
     return tmp / "layout"
 
 
