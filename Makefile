@@ -26,7 +26,7 @@ check: $(VENV) ## Formatting, lint and types
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
 
-bench: $(VENV) peers ## Measure against Debian's buildah (RUNS=3)
+bench: $(VENV) peers ## Measure against Debian's buildah, docker-registry and nginx (RUNS=3)
 	@$(BIN)/python -m tests.bench --runs $(RUNS)
 
 fmt: $(VENV) ## Format the code and mend what can be mended

@@ -42,6 +42,7 @@ class Registry:
     log_path: Path
     username: str = ""
     password: str = ""
+    pid: int = 0
 
     def requests(self) -> list[Request]:
         """What the registry has answered so far, in the order of its access log."""
@@ -114,7 +115,7 @@ def start_registry(
         process = subprocess.Popen([PROGRAM, "serve", str(config)], stdin=subprocess.DEVNULL, stdout=out, stderr=err)
         try:
             wait_for_port(port, process, tmp / "errors.log")
-            yield Registry(f"http://127.0.0.1:{port}", f"127.0.0.1:{port}", log, username, password)
+            yield Registry(f"http://127.0.0.1:{port}", f"127.0.0.1:{port}", log, username, password, process.pid)
         finally:
             process.kill()
             process.wait()

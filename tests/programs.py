@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,25 +18,34 @@ CROSSDOCK = (sys.executable, str(ROOT / "crossdock.py"))
 
 
 @contextmanager
+def start_program(command: Sequence[str], port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A running server that listens on this port of 127.0.0.1; what it says goes to ``log``."""
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+    try:
+        wait_for_port(port, process, log)
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
 def start_proxy(tmp: Path, *options: str) -> Iterator[str]:
     """A running ``crossdock proxy`` with its store under ``tmp``; gives its ``HOST:PORT``."""
     tmp.mkdir(parents=True, exist_ok=True)
     port = free_port()
-    address = f"127.0.0.1:{port}"
-    command = [*CROSSDOCK, "proxy", "--listen", address, "--store", f"file://{tmp}/store", *options]
-    log = tmp / "proxy.log"
-    with log.open("wb") as out:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
-        try:
-            wait_for_port(port, process, log)
-            yield address
-        finally:
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+    with start_program(proxy_command(tmp, port, *options), port, tmp / "proxy.log"):
+        yield f"127.0.0.1:{port}"
+
+
+def proxy_command(tmp: Path, port: int, *options: str) -> list[str]:
+    """The command line of a ``crossdock proxy`` with its store under ``tmp``."""
+    return [*CROSSDOCK, "proxy", "--listen", f"127.0.0.1:{port}", "--store", f"file://{tmp}/store", *options]
 
 
 def write_docker_config(directory: Path, logins: Mapping[str, str]) -> Path:

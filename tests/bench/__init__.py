@@ -1,1 +1,1 @@
-"""``make bench``: Crossdock beside Debian's buildah, on this machine, in one run."""
+"""``make bench``: Crossdock beside other tools, on this machine, in one run."""
