@@ -121,4 +121,7 @@ async def _serve(config: ProxyConfig) -> None:
 def _announce(config: ProxyConfig, store_url: str, port: int) -> None:
     host = f"[{config.host}]" if ":" in config.host else config.host or "0.0.0.0"  # noqa: S104 - only says what is so
     behind = ", ".join(config.upstreams) or "no upstream"
-    print(f"Crossdock proxy listening on http://{host}:{port} (store {store_url}; in front of {behind})", flush=True)
+    scheme = "https" if config.tls is not None else "http"
+    print(
+        f"Crossdock proxy listening on {scheme}://{host}:{port} (store {store_url}; in front of {behind})", flush=True
+    )

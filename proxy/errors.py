@@ -10,7 +10,8 @@ ProxyError
     │   └── Hidden              who may not even know whether it exists
     ├── Unsupported             405
     ├── TooLarge                413
-    └── OutOfOrder              416: an upload chunk or a range that does not fit
+    ├── OutOfOrder              416: an upload chunk or a range that does not fit
+    └── Misdirected             421: a Host that is no name of ours
 
 What an upstream or the store refused stays theirs (``cache.oci.errors``, ``cache.errors``); ``proxy.replies`` says
 what status and code each of them becomes.
@@ -99,6 +100,13 @@ class OutOfOrder(Refused):
     def __init__(self, message: str, received_bytes: int) -> None:
         super().__init__(416, "BLOB_UPLOAD_INVALID", message)
         self.received_bytes = received_bytes
+
+
+class Misdirected(Refused):
+    """A request for a host that this proxy is not known to be."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(421, "DENIED", message)
 
 
 def no_manifest(repository: object, reference: object) -> Unknown:

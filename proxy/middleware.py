@@ -6,12 +6,13 @@ import time
 
 import structlog
 from aiohttp import web
-from aiohttp.typedefs import Handler
+from aiohttp.typedefs import Handler, Middleware
 
 from cache.errors import CacheError
 from cache.oci.errors import OCIError
 from proxy.call import API_HEADERS, SCOPE, UPSTREAM, WANTED, WHO
-from proxy.errors import CredentialsNeeded, Hidden, Refused
+from proxy.errors import CredentialsNeeded, Hidden, InvalidRequest, Misdirected, Refused
+from proxy.hosts import KnownHosts
 from proxy.identity import make_challenge
 from proxy.replies import ErrorReply, error_reply
 
@@ -29,6 +30,21 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         reply = error_reply(error, request.get(UPSTREAM, ""), request.get(SCOPE, ""))
         _note_refusal(request, error, reply.status)
         return _response(request, reply)
+
+
+def refuse_unknown_hosts(known: KnownHosts) -> Middleware:
+    """Refuses requests whose ``Host`` is no name of ours (``proxy.hosts``), whatever they are for."""
+
+    @web.middleware
+    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if "Host" not in request.headers:
+            raise InvalidRequest("UNSUPPORTED", "the request has no Host header")
+        place = request.transport.get_extra_info("sockname") if request.transport is not None else None
+        if not known.accept(request.host, place[0] if place else ""):
+            raise Misdirected("this proxy is not known by that host name: if it should be, start it with --host NAME")
+        return await handler(request)
+
+    return check
 
 
 def _note_refusal(request: web.Request, error: Exception, status: int) -> None:

@@ -34,7 +34,7 @@ LEVELS = {
         cache.dockerfile_images cache.entry cache.keys cache.paths cache.ranges cache.record_format cache.singleflight
         cache.together cache.verify
         cache.oci.challenge cache.oci.redirect cache.oci.replies cache.oci.retry
-        proxy.admission proxy.config proxy.freshness proxy.options proxy.ranges proxy.replies proxy.request
+        proxy.admission proxy.config proxy.freshness proxy.hosts proxy.options proxy.ranges proxy.replies proxy.request
         proxy.routing proxy.settings
         builder.copy_rules builder.evaluate builder.graph builder.history builder.ignore builder.image
         builder.image_users builder.keys builder.links builder.metadata builder.plan builder.steps builder.tarformat
@@ -46,7 +46,7 @@ LEVELS = {
         cache.s3 cache.s3_client cache.s3_reading cache.s3_records cache.s3_writing
         cache.oci.auth cache.oci.client cache.oci.credentials cache.oci.download cache.oci.registries cache.oci.session
         cache.oci.transport cache.oci.uploads
-        proxy.caller proxy.identity proxy.log proxy.spool proxy.upstreams proxy.users
+        proxy.caller proxy.certificate proxy.identity proxy.log proxy.spool proxy.upstreams proxy.users
         builder.archives builder.context builder.copy builder.decompress builder.digests builder.entries
         builder.isolation builder.layerdir builder.outputs builder.placement builder.rootfs builder.sandbox
         builder.sandbox_root builder.snapshot builder.stubs builder.tarlayer builder.tarread builder.unpack

@@ -85,6 +85,14 @@ def test_everybody_reaches_the_proxy_by_its_service():
     assert any(argument.startswith(f"--cache-repo={address}/") for argument in build["args"])
 
 
+def test_the_proxy_knows_itself_by_its_services_name():
+    settings = one("ConfigMap", "proxy.yaml")["data"]["crossdock.toml"]
+    name = one("Service", "proxy.yaml")["metadata"]["name"]
+    hosts = make_config(parse_toml(settings), default_store="unused").hosts
+    assert name in hosts
+    assert all(host == name or host.startswith(f"{name}.") for host in hosts)
+
+
 def test_volumes_that_are_mounted_exist():
     for pod in pods():
         volumes = {volume["name"] for volume in pod["spec"]["volumes"]}
