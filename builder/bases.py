@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from builder.errors import PlanError
 from builder.layers import RegistryOrigin
@@ -14,6 +14,7 @@ from cache.oci.descriptor import Descriptor, Platform
 from cache.oci.errors import InvalidManifest, OCIError
 from cache.oci.layer import Layer
 from cache.oci.manifest import Index, Manifest, parse_manifest
+from cache.oci.reference import Reference
 from cache.oci.registries import Registries
 from cache.verify import verified
 
@@ -29,32 +30,42 @@ class ResolvedBase:
     origin: RegistryOrigin
 
 
-async def resolve_bases(plan: Plan, registries: Registries, platform: Platform) -> dict[int, ResolvedBase]:
-    """The base image of each stage that has one, by the stage's index; each image is asked for once.
+@dataclass(frozen=True, slots=True)
+class BaseImages:
+    """The base images of one build; each is asked for once, whatever the number of plans and stages."""
 
-    Raises PlanError, with the place of the FROM, for an image that is missing, refused or not for the platform.
-    """
-    bases = {stage.index: stage.base for stage in plan.stages if isinstance(stage.base, ImageBase)}
-    images = {base.reference: base for base in bases.values()}
-    resolved = await asyncio.gather(*(_resolve(base, registries, platform) for base in images.values()))
-    by_reference = dict(zip(images, resolved, strict=True))
-    return {index: by_reference[base.reference] for index, base in bases.items()}
+    registries: Registries
+    platform: Platform
+    _known: dict[tuple[Reference, Platform], ResolvedBase] = field(default_factory=dict)
 
+    async def resolve(self, plan: Plan) -> dict[int, ResolvedBase]:
+        """The base image of each stage that has one, by the stage's index.
 
-async def _resolve(base: ImageBase, registries: Registries, platform: Platform) -> ResolvedBase:
-    try:
-        client, repository, reply = await registries.resolve_manifest(base.reference)
-        manifest = parse_manifest(reply.raw, reply.media_type)
-        if isinstance(manifest, Index):
-            chosen = manifest.select(platform)
-            reply = await client.get_manifest(repository, str(chosen.digest))
+        Raises PlanError, with the place of the FROM, for an image that is missing, refused or not for the platform.
+        """
+        bases = {stage.index: stage.base for stage in plan.stages if isinstance(stage.base, ImageBase)}
+        missing = {self._key(base): base for base in bases.values() if self._key(base) not in self._known}
+        resolved = await asyncio.gather(*(self._resolve(base, key[1]) for key, base in missing.items()))
+        self._known.update(zip(missing, resolved, strict=True))
+        return {index: self._known[self._key(base)] for index, base in bases.items()}
+
+    def _key(self, base: ImageBase) -> tuple[Reference, Platform]:
+        return base.reference, base.platform or self.platform
+
+    async def _resolve(self, base: ImageBase, platform: Platform) -> ResolvedBase:
+        try:
+            client, repository, reply = await self.registries.resolve_manifest(base.reference)
             manifest = parse_manifest(reply.raw, reply.media_type)
-        if isinstance(manifest, Index):
-            raise InvalidManifest(f"index {reply.digest} is inside another index")
-        config = ImageConfig.from_json(await _read_blob(client, repository, manifest.config))
-        return ResolvedBase(config, _layers(manifest, config), RegistryOrigin(client, repository))
-    except OCIError as error:
-        raise PlanError(f"cannot use the base image {base.reference}: {error}", base.span) from error
+            if isinstance(manifest, Index):
+                chosen = manifest.select(platform)
+                reply = await client.get_manifest(repository, str(chosen.digest))
+                manifest = parse_manifest(reply.raw, reply.media_type)
+            if isinstance(manifest, Index):
+                raise InvalidManifest(f"index {reply.digest} is inside another index")
+            config = ImageConfig.from_json(await _read_blob(client, repository, manifest.config))
+            return ResolvedBase(config, _layers(manifest, config), RegistryOrigin(client, repository))
+        except OCIError as error:
+            raise PlanError(f"cannot use the base image {base.reference}: {error}", base.span) from error
 
 
 def _layers(manifest: Manifest, config: ImageConfig) -> tuple[Layer, ...]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Container, Mapping
+from collections.abc import AsyncIterator, Container, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from builder import context, events, outputs
-from builder.bases import ResolvedBase, resolve_bases
+from builder.bases import BaseImages, ResolvedBase
+from builder.dockerfile.instructions import Dockerfile
 from builder.evaluate import Arguments, evaluate_plan
 from builder.execute import Executor
 from builder.graph import context_copies, key_stages
@@ -20,7 +21,7 @@ from builder.layers import BuildLayers, RegistryOrigin
 from builder.metadata import with_labels
 from builder.options import BuildOptions, RegistryOptions
 from builder.perform import Performer
-from builder.plan import Plan, make_plan, platform_args
+from builder.plan import Plan, Request, make_plan, predefined_args
 from builder.push import Destination, check_permission, push_image
 from builder.stage_root import RootFactory
 from builder.step_cache import StepCache
@@ -39,17 +40,18 @@ async def run_build(options: BuildOptions, environ: Mapping[str, str], listen: e
     Raises BuildError, OCIError or CacheError; nothing is delivered half then.
     """
     dockerfile = await asyncio.to_thread(context.read_dockerfile, options.dockerfile)
-    predefined = platform_args(options.platform, options.platform)
-    plan = make_plan(dockerfile, options.build_args, options.target, predefined)
+    predefined = predefined_args(options.platform, options.build_platform, options.target)
+    request = Request(target=options.target, build_args=options.build_args, predefined=predefined)
+    plan = make_plan(dockerfile, request)
     async with AsyncExitStack() as stack:
         work = stack.enter_context(work_directory(options.state_dir))
         peers = await stack.enter_async_context(_open_peers(options.registry, environ))
         layers = BuildLayers(await stack.enter_async_context(_open_store(options, work)))
         cache = _step_cache(options, peers, layers, listen)
         stack.push_async_callback(cache.abandon)
-        build = _Build(options, plan, peers, layers, cache, work, listen)
+        build = _Build(options, dockerfile, request, peers, layers, cache, work, listen)
         try:
-            image = await build.image(Arguments(options.build_args, plan.global_args, predefined))
+            image = await build.image(plan)
             await build.deliver(image)
         finally:
             await cache.finish()  # after a failed step too: the next try need not do again what went well
@@ -111,33 +113,47 @@ def _step_cache(options: BuildOptions, peers: _Peers, layers: BuildLayers, liste
 @dataclass(frozen=True, slots=True)
 class _Build:
     options: BuildOptions
-    plan: Plan
+    dockerfile: Dockerfile
+    request: Request
     peers: _Peers
     layers: BuildLayers
     cache: StepCache
     work: Path
     listen: events.Listener
 
-    async def image(self, arguments: Arguments) -> Image:
+    async def image(self, plan: Plan) -> Image:
         """The finished image: everything that can be known is looked up before anything is done."""
         permitted = asyncio.create_task(self._check_permission())
         try:
-            bases = await resolve_bases(self.plan, self.peers.pull, self.options.platform)
-            executor = await self._executor(bases, arguments)
+            plan, bases = await self._with_bases(plan)
+            executor = await self._executor(plan, bases)
             await self.cache.look_up(key for stage in executor.stages.values() for key in stage.keys if key is not None)
             await permitted
         finally:
             permitted.cancel()
             await asyncio.wait([permitted])
-        built = await executor.build(self.plan.target)
+        built = await executor.build(plan.target)
         labels = self.options.labels
         config = with_labels(built.config, labels.items()) if labels else built.config
         return compose(config, built.layers)
 
-    async def _executor(self, bases: Mapping[int, ResolvedBase], arguments: Arguments) -> Executor:
+    async def _with_bases(self, plan: Plan) -> tuple[Plan, dict[int, ResolvedBase]]:
+        """The plan with what its base images want done (ONBUILD), which may need further images, and all of these."""
+        images = BaseImages(self.peers.pull, self.options.platform)
+        triggers: dict[int, Sequence[str]] = {}
+        while True:
+            bases = await images.resolve(plan)
+            found = {index: base.config.config.on_build for index, base in bases.items()}
+            known, triggers = triggers, {index: texts for index, texts in found.items() if texts}
+            if triggers == known:
+                return plan, bases
+            plan = make_plan(self.dockerfile, replace(self.request, image_triggers=triggers))
+
+    async def _executor(self, plan: Plan, bases: Mapping[int, ResolvedBase]) -> Executor:
         options = self.options
         configs = {index: base.config for index, base in bases.items()}
-        stages = evaluate_plan(self.plan, configs, arguments, options.platform)
+        arguments = Arguments(options.build_args, plan.global_args, self.request.predefined)
+        stages = evaluate_plan(plan, configs, arguments, options.platform)
         ignore = await asyncio.to_thread(context.read_ignore_rules, options.dockerfile, options.context)
         sources, contents = await context.read_copies(options.context, ignore, context_copies(stages))
         for base in bases.values():

@@ -102,6 +102,7 @@ def make_options(values: Values, environ: Mapping[str, str]) -> BuildOptions:
         build_args=_pairs(values, "build_arg", environ),
         labels=_pairs(values, "label", None),
         platform=_platform(_text(values, "custom_platform")),
+        build_platform=_platform(""),
         clamp_mtime_s=_clamp(values, environ),
         state_dir=Path(_text(values, "state_dir") or _default_state_dir(environ)).absolute(),
         rung=_rung(_text(values, "isolation")),

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from builder.dockerfile.durations import format_duration
+from cache.oci.config import Healthcheck
+
 _SUFFIX = " # buildkit"
 _GO_ESCAPES = str.maketrans(
     {
@@ -85,13 +88,39 @@ def stop_signal_text(name: str) -> str:
     return f"STOPSIGNAL {name}"
 
 
+def on_build_text(trigger: str) -> str:
+    return f"ONBUILD {trigger}"
+
+
+def maintainer_text(author: str) -> str:
+    return f"MAINTAINER {author}"
+
+
+def health_check_text(check: Healthcheck) -> str:
+    """HEALTHCHECK as Go's ``%q`` prints the structure that BuildKit keeps: the test, durations, retries as a rune."""
+    lengths = (check.interval, check.timeout, check.start_period, check.start_interval)
+    durations = " ".join(_quoted_word(format_duration(length_ns)) for length_ns in lengths)
+    return f"HEALTHCHECK &{{{_quoted(check.test)} {durations} {_quoted_rune(check.retries)}}}"
+
+
+def _quoted_rune(number: int) -> str:
+    """A number as Go's ``%q`` prints it: the character with that code."""
+    valid = number < 0xD800 or 0xDFFF < number <= 0x10FFFF
+    escaped = _go_escaped(chr(number) if valid else "\ufffd").replace('\\"', '"')
+    return "'\\''" if escaped == "'" else f"'{escaped}'"
+
+
 def _pairs_text(keyword: str, pairs: Iterable[tuple[str, str]]) -> str:
     return " ".join([keyword, *(f"{name}={value}" for name, value in pairs)])
 
 
 def _quoted(argv: Sequence[str]) -> str:
     """``argv`` as Go's ``%q`` prints it."""
-    return "[" + " ".join(f'"{_go_escaped(word)}"' for word in argv) + "]"
+    return "[" + " ".join(map(_quoted_word, argv)) + "]"
+
+
+def _quoted_word(word: str) -> str:
+    return f'"{_go_escaped(word)}"'
 
 
 def _go_escaped(word: str) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from builder.dockerfile.instructions import Command, ExecForm
-from cache.oci.config import History, ImageConfig
+from cache.oci.config import Healthcheck, History, ImageConfig
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_SHELL = ("/bin/sh", "-c")
@@ -156,6 +156,21 @@ def _is_signal(name: str) -> bool:
     if re.fullmatch(r"RTM(IN(\+([1-9]|1[0-5]))?|AX(-([1-9]|1[0-4]))?)", known):
         return True
     return f"SIG{known}" in signal.Signals.__members__
+
+
+def with_health_check(config: ImageConfig, check: Healthcheck) -> ImageConfig:
+    """HEALTHCHECK: one that the base has goes as a whole."""
+    return _changed(config, healthcheck=check)
+
+
+def with_trigger(config: ImageConfig, trigger: str) -> ImageConfig:
+    """ONBUILD."""
+    return _changed(config, on_build=(*(config.config.on_build or ()), trigger))
+
+
+def with_author(config: ImageConfig, author: str) -> ImageConfig:
+    """MAINTAINER."""
+    return msgspec.structs.replace(config, author=author)
 
 
 def history_entry(created_by: str, created: str, *, empty_layer: bool) -> History:

@@ -47,6 +47,7 @@ class RegistryOptions:
 class BuildOptions:
     """Everything that one build depends on, apart from the files it reads.
 
+    ``platform`` is what the image is for, ``build_platform`` what this machine is.
     ``clamp_mtime_s`` is the Unix time that no file in a new layer is newer than, and that the image says it was made at
     (SOURCE_DATE_EPOCH; 0 for ``--reproducible``); None leaves the times as they are. ``state_dir`` is where the builder
     keeps its work and its local cache; ``rung`` forces a rung of the sandbox ladder ("" = the best that works).
@@ -58,6 +59,7 @@ class BuildOptions:
     build_args: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     platform: Platform
+    build_platform: Platform
     clamp_mtime_s: int | None = None
     state_dir: Path
     rung: str = ""

@@ -6,11 +6,12 @@ its own without instructions, so that the engine knows one kind of source.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from builder.dockerfile import instructions as ins
 from builder.dockerfile.expansion import expand
+from builder.dockerfile.parser import parse_trigger
 from builder.errors import DockerfileError, PlanError, Span
 from cache.oci.descriptor import Platform
 from cache.oci.errors import InvalidReference
@@ -19,10 +20,11 @@ from cache.oci.reference import Reference
 
 @dataclass(frozen=True, slots=True)
 class ImageBase:
-    """The stage starts from an image of a registry."""
+    """The stage starts from an image of a registry, for ``platform`` (None = the one that is built for)."""
 
     reference: Reference
     span: Span
+    platform: Platform | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,9 @@ class StageBase:
 
 @dataclass(frozen=True, slots=True)
 class ScratchBase:
-    """The stage starts from nothing."""
+    """The stage starts from nothing, for ``platform`` (None = the one that is built for)."""
+
+    platform: Platform | None = None
 
 
 Base = ImageBase | StageBase | ScratchBase
@@ -45,6 +49,7 @@ class StagePlan:
     """A stage to build. ``index`` is its place in the plan's numbering, ``name`` what a person calls it.
 
     ``copy_from`` gives, for the position of a COPY in ``instructions``, the index of the stage that it copies from.
+    The triggers of the base (ONBUILD) are the first instructions.
     """
 
     index: int
@@ -77,25 +82,40 @@ class Plan:
         return next(stage for stage in self.stages if stage.index == index)
 
 
-def platform_args(target: Platform, build: Platform) -> dict[str, str]:
-    """The platform arguments that a Dockerfile may ask for (Dockerfile reference, "Automatic platform ARGs")."""
-    named = {"TARGET": target, "BUILD": build}
-    args: dict[str, str] = {}
-    for prefix, platform in named.items():
+def predefined_args(target: Platform, build: Platform, target_stage: str) -> dict[str, str]:
+    """The arguments that a Dockerfile may ask for (Dockerfile reference, "Automatic platform ARGs").
+
+    ``target_stage`` is what the person who builds called it.
+    """
+    args = {"TARGETSTAGE": target_stage or "default"}
+    for prefix, platform in (("TARGET", target), ("BUILD", build)):
         args[f"{prefix}PLATFORM"] = str(platform)
         args[f"{prefix}OS"] = platform.os
+        args[f"{prefix}OSVERSION"] = platform.os_version
         args[f"{prefix}ARCH"] = platform.architecture
         args[f"{prefix}VARIANT"] = platform.variant
     return args
 
 
-def make_plan(
-    dockerfile: ins.Dockerfile, build_args: Mapping[str, str], target: str, predefined: Mapping[str, str]
-) -> Plan:
-    """What ``target`` ("" = the last stage; a name or a number) needs. Raises DockerfileError or PlanError."""
-    global_args = _global_args(dockerfile, build_args, predefined)
-    planner = _Planner(dockerfile, {**predefined, **global_args})
-    wanted = planner.find_target(target)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What is asked of a Dockerfile: the stage to build ("" = the last one; a name or a number), and with what.
+
+    ``image_triggers`` are the ONBUILD triggers of base images, by the index of the stage that starts from them; they
+    are known only after a first plan has said which images those are.
+    """
+
+    target: str = ""
+    build_args: Mapping[str, str] = field(default_factory=dict)
+    predefined: Mapping[str, str] = field(default_factory=dict)
+    image_triggers: Mapping[int, Sequence[str]] = field(default_factory=dict)
+
+
+def make_plan(dockerfile: ins.Dockerfile, request: Request) -> Plan:
+    """What the wanted stage needs. Raises DockerfileError or PlanError."""
+    global_args = _global_args(dockerfile, request.build_args, request.predefined)
+    planner = _Planner(dockerfile, {**request.predefined, **global_args}, request.image_triggers)
+    wanted = planner.find_target(request.target)
     planner.add(wanted)
     return Plan(tuple(planner.planned.values()), wanted, global_args, dockerfile.escape)
 
@@ -118,9 +138,12 @@ def _global_args(
 class _Planner:
     """Walks from the target to all that it needs; ``planned`` keeps the order in which things must be built."""
 
-    def __init__(self, dockerfile: ins.Dockerfile, scope: Mapping[str, str]) -> None:
+    def __init__(
+        self, dockerfile: ins.Dockerfile, scope: Mapping[str, str], image_triggers: Mapping[int, Sequence[str]]
+    ) -> None:
         self.dockerfile = dockerfile
         self.scope = scope
+        self.image_triggers = image_triggers
         self.planned: dict[int, StagePlan] = {}
         self._images: dict[str, int] = {}
         self._names = {s.base.name: i for i, s in enumerate(dockerfile.stages) if s.base.name}
@@ -144,24 +167,47 @@ class _Planner:
         base = self._base(text.base, index)
         if isinstance(base, StageBase):
             self.add(base.index)
+        instructions = (*self._triggers(base, index), *text.instructions)
         copies = {
             position: self._source(instruction.from_, index)
-            for position, instruction in enumerate(text.instructions)
+            for position, instruction in enumerate(instructions)
             if isinstance(instruction, ins.Copy) and instruction.from_ is not None
         }
         name = text.base.name or f"stage-{index}"
-        self.planned[index] = StagePlan(index, name, base, text.instructions, copies)
+        self.planned[index] = StagePlan(index, name, base, instructions, copies)
+
+    def _triggers(self, base: Base, index: int) -> list[ins.Instruction]:
+        """What the base has put off until a build on it."""
+        match base:
+            case ImageBase(reference=reference):
+                where, texts = f"ONBUILD of {reference}", self.image_triggers.get(index, ())
+            case StageBase(below):
+                where = f"ONBUILD of stage {self.planned[below].name}"
+                texts = [i.trigger for i in self.planned[below].instructions if isinstance(i, ins.OnBuild)]
+            case ScratchBase():
+                return []
+        return [parse_trigger(text, where) for text in texts]
 
     def _base(self, base: ins.From, index: int) -> Base:
         name = expand(base.image, self.scope, self.dockerfile.escape)
         if not name:
             raise DockerfileError(f"the base name {base.image.text!r} is empty after expansion", base.image.span)
         if name == "scratch":
-            return ScratchBase()
+            return ScratchBase(self._platform(base.platform))
         earlier = self._names.get(name.lower())
         if earlier is not None and earlier < index:
             return StageBase(earlier)
-        return ImageBase(_reference(name, base.image.span), base.image.span)
+        return ImageBase(_reference(name, base.image.span), base.image.span, self._platform(base.platform))
+
+    def _platform(self, word: ins.Word | None) -> Platform | None:
+        """The platform of ``FROM --platform``."""
+        if word is None:
+            return None
+        text = expand(word, self.scope, self.dockerfile.escape)
+        try:
+            return Platform.parse(text)
+        except ValueError as error:
+            raise DockerfileError(f"--platform={word.text}: {error}", word.span) from None
 
     def _source(self, word: ins.Word, index: int) -> int:
         """The stage that a COPY --from names; an image becomes a stage of its own behind the last one."""

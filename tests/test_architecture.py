@@ -36,10 +36,11 @@ LEVELS = {
         cache.oci.challenge cache.oci.redirect cache.oci.replies cache.oci.retry
         proxy.admission proxy.config proxy.freshness proxy.hosts proxy.options proxy.ranges proxy.replies proxy.request
         proxy.routing proxy.settings
-        builder.copy_rules builder.evaluate builder.graph builder.history builder.ignore builder.image
-        builder.image_users builder.keys builder.links builder.metadata builder.plan builder.steps builder.tarformat
-        builder.dockerfile.directives builder.dockerfile.expansion builder.dockerfile.glob builder.dockerfile.lines
-        builder.dockerfile.parser builder.dockerfile.statement builder.dockerfile.words
+        builder.copy_rules builder.dockerfile.config_syntax builder.dockerfile.directives builder.dockerfile.durations
+        builder.dockerfile.expansion builder.dockerfile.glob builder.dockerfile.lines builder.dockerfile.parser
+        builder.dockerfile.statement builder.dockerfile.words builder.dockerfile.work_syntax builder.evaluate
+        builder.evaluate_work builder.graph builder.history builder.ignore builder.image builder.image_users
+        builder.keys builder.links builder.metadata builder.plan builder.stage_scope builder.steps builder.tarformat
     """,
     2: """
         cache.blob_files cache.durable cache.filesystem cache.memory cache.record_files

@@ -161,8 +161,50 @@ class StopSignal(_Located):
     signal: Word
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthCheck(_Located):
+    """HEALTHCHECK; ``test`` begins with ``NONE``, ``CMD`` or ``CMD-SHELL``. 0 stands for what is not written."""
+
+    test: tuple[str, ...]
+    interval_ns: int = 0
+    timeout_ns: int = 0
+    start_period_ns: int = 0
+    start_interval_ns: int = 0
+    retries: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnBuild(_Located):
+    """ONBUILD; ``trigger`` is the text of the instruction that a build on this image begins with."""
+
+    trigger: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Maintainer(_Located):
+    """MAINTAINER, deprecated: the image's author."""
+
+    name: str
+
+
 Instruction = (
-    Arg | Env | Run | Copy | Add | Workdir | User | Label | Expose | Volume | Cmd | Entrypoint | Shell | StopSignal
+    Arg
+    | Env
+    | Run
+    | Copy
+    | Add
+    | Workdir
+    | User
+    | Label
+    | Expose
+    | Volume
+    | Cmd
+    | Entrypoint
+    | Shell
+    | StopSignal
+    | HealthCheck
+    | OnBuild
+    | Maintainer
 )
 """What may stand in a stage after its FROM."""
 

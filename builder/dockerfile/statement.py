@@ -95,12 +95,33 @@ class Statement:
         return self.word(self.rest())
 
 
-def read_statement(line: LogicalLine, escape: str) -> Statement:
-    """The keyword and the flags of a logical line."""
-    keyword = blank_separated(line.text)[0] if line.text else Token("", 0, 0)
-    flags, start = read_flags(line.text, keyword.stop)
+def read_statement(line: LogicalLine, escape: str, start: int = 0) -> Statement:
+    """The keyword and the flags of a logical line, or of what stands in it from ``start`` on (ONBUILD)."""
+    words = blank_separated(line.text, start)
+    keyword = words[0] if words else Token("", start, start)
+    flags, arguments = read_flags(line.text, keyword.stop)
     keyword = Token(keyword.text.upper(), keyword.start, keyword.stop)
-    return Statement(line, escape, keyword, tuple(flags), start)
+    return Statement(line, escape, keyword, tuple(flags), arguments)
+
+
+@dataclass(frozen=True, slots=True)
+class Flags:
+    """The flags of a statement by name, each known to it and with a value."""
+
+    values: Mapping[str, tuple[Word, ...]]
+
+    def word(self, name: str) -> Word | None:
+        """The value of a flag; None when it is not given."""
+        return self.values[name][0] if name in self.values else None
+
+    def words(self, name: str) -> tuple[Word, ...]:
+        """The values of a flag that may be repeated."""
+        return self.values.get(name, ())
+
+    def on(self, name: str) -> bool | None:
+        """Whether a switch is on; None when it is not given."""
+        word = self.word(name)
+        return None if word is None else word.text == "true"
 
 
 _UNSUPPORTED_FLAGS: Mapping[str, frozenset[str]] = {
@@ -110,25 +131,40 @@ _UNSUPPORTED_FLAGS: Mapping[str, frozenset[str]] = {
 }
 
 
-def take_flags(statement: Statement, *names: str) -> dict[str, Word]:
-    """The values of the statement's flags, all of which must be among ``names``, once each and with a value."""
-    values: dict[str, Word] = {}
-    for flag in statement.flags:
-        if flag.name not in names:
-            raise statement.error(_refusal(statement.keyword.text, flag.name, names), flag.token)
-        if flag.name in values:
-            raise statement.error(f"--{flag.name} is given twice", flag.token)
-        if not flag.value:
-            raise statement.error(f"--{flag.name} needs a value: --{flag.name}=VALUE", flag.token)
-        values[flag.name] = statement.word(Token(flag.value, flag.token.start, flag.token.stop))
-    return values
-
-
-def _refusal(keyword: str, name: str, names: tuple[str, ...]) -> str:
+def _refusal(keyword: str, name: str, known: tuple[str, ...]) -> str:
     if name in _UNSUPPORTED_FLAGS.get(keyword, ()):
         return f"{keyword} --{name} is not supported yet"
-    hint = did_you_mean(name, names, "--")
-    return f"{keyword} has no flag --{name}{hint}"
+    return f"{keyword} has no flag --{name}{did_you_mean(name, known, '--')}"
+
+
+def take_flags(
+    statement: Statement, *names: str, switches: tuple[str, ...] = (), repeated: tuple[str, ...] = ()
+) -> Flags:
+    """The statement's flags, which must be among those named.
+
+    ``switches`` are true, false, or nothing for true; all others need a value, and only the ``repeated`` ones may be
+    given more than once.
+    """
+    values: dict[str, tuple[Word, ...]] = {}
+    known = (*names, *switches, *repeated)
+    for flag in statement.flags:
+        if flag.name not in known:
+            raise statement.error(_refusal(statement.keyword.text, flag.name, known), flag.token)
+        if flag.name in values and flag.name not in repeated:
+            raise statement.error(f"--{flag.name} is given twice", flag.token)
+        value = _switch(statement, flag) if flag.name in switches else flag.value
+        if not value:
+            raise statement.error(f"--{flag.name} needs a value: --{flag.name}=VALUE", flag.token)
+        word = statement.word(Token(value, flag.token.start, flag.token.stop))
+        values[flag.name] = (*values.get(flag.name, ()), word)
+    return Flags(values)
+
+
+def _switch(statement: Statement, flag: FlagText) -> str:
+    value = "true" if flag.value is None else flag.value.lower()
+    if value not in ("true", "false"):
+        raise statement.error(f"--{flag.name}={flag.value}: expected true or false", flag.token)
+    return value
 
 
 def did_you_mean(word: str, names: tuple[str, ...], prefix: str = "") -> str:

@@ -1,11 +1,11 @@
 """What the tests of planning share: Dockerfile text → plan → steps, without files or registries."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from builder.dockerfile.parser import parse
 from builder.evaluate import Arguments, evaluate_plan
 from builder.graph import KeyedStage, context_copies, key_stages
-from builder.plan import ImageBase, Plan, make_plan, platform_args
+from builder.plan import ImageBase, Plan, Request, make_plan, predefined_args
 from builder.steps import StageSteps
 from cache.keys import CacheKey, KeyBuilder
 from cache.oci.config import ContainerConfig, ImageConfig, RootFS
@@ -15,8 +15,19 @@ from cache.oci.digest import Digest
 AMD64 = Platform(os="linux", architecture="amd64")
 
 
-def plan_of(text: str, build_args: Mapping[str, str] | None = None, target: str = "") -> Plan:
-    return make_plan(parse(text, "Dockerfile"), build_args or {}, target, platform_args(AMD64, AMD64))
+def plan_of(
+    text: str,
+    build_args: Mapping[str, str] | None = None,
+    target: str = "",
+    image_triggers: Mapping[int, Sequence[str]] | None = None,
+) -> Plan:
+    request = Request(
+        target=target,
+        build_args=build_args or {},
+        predefined=predefined_args(AMD64, AMD64, target),
+        image_triggers=image_triggers or {},
+    )
+    return make_plan(parse(text, "Dockerfile"), request)
 
 
 def base_image(layer: str = "base", **config: object) -> ImageConfig:
@@ -34,9 +45,10 @@ def steps_of(
     target: str = "",
 ) -> tuple[StageSteps, ...]:
     """The evaluated stages; every image that a stage starts from is ``base``."""
-    plan = plan_of(text, build_args, target)
+    triggers = {0: base.config.on_build or ()} if base else {}
+    plan = plan_of(text, build_args, target, triggers)
     configs = {stage.index: base or base_image() for stage in plan.stages if isinstance(stage.base, ImageBase)}
-    arguments = Arguments(build_args or {}, plan.global_args, platform_args(AMD64, AMD64))
+    arguments = Arguments(build_args or {}, plan.global_args, predefined_args(AMD64, AMD64, target))
     return evaluate_plan(plan, configs, arguments, AMD64)
 
 

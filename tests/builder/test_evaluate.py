@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from builder.errors import BuildError, DockerfileError, PlanError
+from builder.errors import DockerfileError
 from builder.steps import CopyFiles, MakeDirectory, Metadata, RunCommand
-from tests.builder.planning import base_image, steps_of
+from tests.builder.planning import AMD64, base_image, plan_of, steps_of
 
 
 def test_run_sees_env_and_declared_arguments():
@@ -114,8 +114,45 @@ def test_faults_show_their_line(text, message):
     assert re.search(r"Dockerfile:[23]\n", str(caught.value))
 
 
-def test_a_base_with_triggers_is_refused():
-    with pytest.raises(PlanError, match="ONBUILD") as caught:
-        steps_of("FROM a\n", base=base_image(on_build=("RUN x",)))
-    assert isinstance(caught.value, BuildError)
-    assert "Dockerfile:1" in str(caught.value)
+def test_a_base_s_triggers_come_first_and_are_not_passed_on():
+    stage = steps_of("FROM a\nRUN mine\n", base=base_image(on_build=("RUN its", "ENV A=1")))[-1]
+    assert [step.created_by for step in stage.steps] == [
+        "RUN /bin/sh -c its # buildkit",
+        "ENV A=1",
+        "RUN /bin/sh -c mine # buildkit",
+    ]
+    assert stage.config.config.on_build is None
+
+
+def test_a_fault_in_a_base_s_trigger_says_whose_it_is():
+    with pytest.raises(DockerfileError) as caught:
+        steps_of("FROM a\n", base=base_image(on_build=("COPY x",)))
+    assert "ONBUILD of docker.io/library/a:latest:1" in str(caught.value)
+
+
+def test_triggers_of_a_stage_run_in_the_stage_on_it_alone():
+    text = "FROM a AS one\nONBUILD RUN later\nFROM one AS two\nRUN now\nFROM two\nRUN last\n"
+    first, second, third = steps_of(text)
+    assert first.config.config.on_build == ("RUN later",)
+    assert [s.argv[-1] for s in second.steps if isinstance(s, RunCommand)] == ["later", "now"]
+    assert [s.argv[-1] for s in third.steps if isinstance(s, RunCommand)] == ["last"]
+
+
+def test_a_trigger_may_copy_from_a_stage():
+    plan = plan_of("FROM b AS tools\nFROM a\n", image_triggers={1: ["COPY --from=tools /x /y"]})
+    assert [stage.name for stage in plan.stages] == ["tools", "stage-1"]
+    assert plan.stage(1).copy_from == {0: 0}
+
+
+def test_from_platform_is_expanded():
+    plan = plan_of("FROM --platform=$BUILDPLATFORM a\n")
+    assert plan.stage(0).base.platform == AMD64
+    with pytest.raises(DockerfileError, match="is not a platform"):
+        plan_of("FROM --platform=nonsense a\n")
+
+
+def test_platform_arguments_may_be_asked_for():
+    names = ("TARGETPLATFORM", "TARGETOS", "TARGETARCH", "TARGETSTAGE", "BUILDOSVERSION")
+    asked = "".join(f"ARG {name}\n" for name in names)
+    run = steps_of(f"FROM a\nRUN no\n{asked}RUN x\n")[-1].steps[-1]
+    assert [run.environment[name] for name in names] == ["linux/amd64", "linux", "amd64", "default", ""]

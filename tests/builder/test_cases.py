@@ -1,0 +1,47 @@
+"""What each case's Dockerfile builds, or fails with: see case_files.py for what is in a case."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from builder import cli
+from tests.builder.case_files import Case, base_layer_count, cases_with, describe, diff_ids
+from tests.integration.building import push_base
+from tests.peers import start_registry
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory, busybox_layout: Path):
+    """The name of the small base image in a registry of this module's own."""
+    with start_registry(tmp_path_factory.mktemp("registry")) as registry:
+        yield f"{registry.host}/{push_base(busybox_layout, registry)}"
+
+
+def build(case: Case, tmp_path: Path, *arguments: str) -> int:
+    """Builds the case in this process; returns the exit status."""
+    context = case.context(tmp_path)
+    own = case.arguments(case=case.directory, tmp=tmp_path)
+    state = (f"--state-dir={tmp_path}/state", "--no-push", "--progress=plain")
+    return cli.main([str(context), f"--dockerfile={case.dockerfile}", *state, *own, *arguments])
+
+
+@pytest.mark.parametrize("case", cases_with("image.txt"), ids=lambda case: case.directory.name)
+def test_image(case: Case, tmp_path: Path, base: str, busybox_layout: Path, capfd: pytest.CaptureFixture[str]):
+    layout = tmp_path / "layout"
+    status = build(case, tmp_path, f"--build-arg=BASE={base}", f"--oci-layout-path={layout}")
+    assert status == 0, capfd.readouterr().err
+    below = base_layer_count(layout, diff_ids(busybox_layout))
+    case.expect("image.txt", describe(layout, below))
+
+
+@pytest.mark.parametrize("case", cases_with("failure.txt"), ids=lambda case: case.directory.name)
+def test_failure(case: Case, tmp_path: Path, base: str, capfd: pytest.CaptureFixture[str]):
+    status = build(case, tmp_path, f"--build-arg=BASE={base}", f"--oci-layout-path={tmp_path}/layout")
+    told = re.search(r"^error: (.*)", capfd.readouterr().err, re.DOTALL | re.MULTILINE)
+    assert told
+    text = told[1].replace(base, "BASE").replace(str(tmp_path), "TMP")
+    case.expect("failure.txt", f"status {status}\n{text}")
+    assert not (tmp_path / "layout").exists()
