@@ -9,13 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from cachetools import TTLCache
+from cachetools import LRUCache
 
 from proxy.caller import NOBODY, Caller
+from proxy.freshness import Standing, judge_standing
 from proxy.routing import Proxied
 
-GRACE_S = 3600.0
-"""How long an old permission still counts while the upstream cannot be asked."""
 MAX_REMEMBERED = 100_000
 
 
@@ -27,16 +26,17 @@ class Access:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._granted_at: TTLCache[tuple[str, str, str], float] = TTLCache(MAX_REMEMBERED, GRACE_S, timer=clock)
+        self._granted_at: LRUCache[tuple[str, str, str], float] = LRUCache(MAX_REMEMBERED)
 
     def readable(self, route: Proxied, caller: Caller) -> bool:
         """True when the upstream let this caller, or anybody, read the repository within the time to live."""
-        age_s = self._age_s(route, caller)
-        return age_s is not None and age_s < route.upstream.freshness.access_ttl_s
+        return self.standing(route, caller) is Standing.LET_IN
 
-    def was_readable(self, route: Proxied, caller: Caller) -> bool:
-        """True when the last that we heard of it was a permission, within the grace period."""
-        return self._age_s(route, caller) is not None
+    def standing(self, route: Proxied, caller: Caller) -> Standing:
+        """What the last that we heard of the repository from the upstream is worth to this caller now."""
+        keys = {_key(route, caller), _key(route, NOBODY)}
+        granted_at = max((at for key in keys if (at := self._granted_at.get(key)) is not None), default=None)
+        return judge_standing(granted_at, self._clock(), route.upstream.freshness)
 
     def grant(self, route: Proxied, caller: Caller) -> None:
         """Notes that the upstream just let this identity read the repository."""
@@ -45,11 +45,6 @@ class Access:
     def revoke(self, route: Proxied, caller: Caller) -> None:
         """Notes that the upstream just refused this identity."""
         self._granted_at.pop(_key(route, caller), None)
-
-    def _age_s(self, route: Proxied, caller: Caller) -> float | None:
-        keys = {_key(route, caller), _key(route, NOBODY)}
-        granted = [at for key in keys if (at := self._granted_at.get(key)) is not None]
-        return self._clock() - max(granted) if granted else None
 
 
 def _key(route: Proxied, caller: Caller) -> tuple[str, str, str]:

@@ -10,6 +10,8 @@ have, and then naming a digest would be enough to read somebody else's layer fro
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from cachetools import TTLCache
@@ -21,10 +23,13 @@ from cache.oci.digest import Digest
 from cache.oci.errors import Denied, ErrorDetail, NotFound, RegistryError
 from cache.singleflight import SingleFlight
 from cache.store import BlobStore
+from proxy.absences import Absences
 from proxy.access import Access
 from proxy.caller import Caller
+from proxy.errors import not_held
 from proxy.fills import Fills
-from proxy.freshness import Failure, judge_failure
+from proxy.freshness import Failure, explain, judge_failure
+from proxy.outcome import HIT, MISS, Cached, Outcome
 from proxy.routing import Proxied
 from proxy.spool import Spool
 from proxy.upstreams import Upstreams
@@ -36,11 +41,11 @@ MAX_SEEN = 100_000
 
 @dataclass(frozen=True, slots=True)
 class StoredBlob:
-    """A blob in the store. ``outcome`` is what X-Cache says."""
+    """A blob in the store, and how it may be served from there."""
 
     digest: Digest
     size_bytes: int
-    outcome: str = "hit"
+    outcome: Outcome = HIT
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +54,7 @@ class IncomingBlob:
 
     digest: Digest
     spool: Spool
-    outcome: str = "miss"
+    outcome: Outcome = MISS
 
     @property
     def size_bytes(self) -> int:
@@ -62,19 +67,29 @@ FoundBlob = StoredBlob | IncomingBlob
 class Blobs:
     """The blobs of all upstreams."""
 
-    def __init__(self, store: BlobStore, catalog: Catalog, upstreams: Upstreams, access: Access, fills: Fills) -> None:
+    def __init__(
+        self,
+        store: BlobStore,
+        catalog: Catalog,
+        upstreams: Upstreams,
+        access: Access,
+        absences: Absences,
+        fills: Fills,
+    ) -> None:
         self._store = store
         self._catalog = catalog
         self._upstreams = upstreams
         self._access = access
+        self._absences = absences
         self._fills = fills
-        self._heads: SingleFlight[tuple[str, str, Digest, str], int] = SingleFlight()
+        self._heads: SingleFlight[tuple[object, ...], int] = SingleFlight()
         self._seen: TTLCache[tuple[str, str, Digest], int] = TTLCache(MAX_SEEN, SEEN_TTL_S)
 
     async def find(self, route: Proxied, digest: Digest, caller: Caller) -> FoundBlob:
         """The blob, held or on its way in.
 
-        Raises NotFound, Denied or another RegistryError as the upstream does.
+        Raises NotFound, Denied or another RegistryError as the upstream does, and Unknown when it is not held and the
+        caller may not have it fetched.
         """
         held = await self.find_held(route, digest, caller)
         return held if held is not None else await self._fetch(route, digest, caller)
@@ -93,7 +108,7 @@ class Blobs:
         outcome = await self._prove(route, digest, caller, member is not None)
         return StoredBlob(digest, size_bytes, outcome)
 
-    async def stat(self, route: Proxied, digest: Digest, caller: Caller) -> tuple[int, str]:
+    async def stat(self, route: Proxied, digest: Digest, caller: Caller) -> tuple[int, Outcome]:
         """The blob's size in bytes and the outcome, without fetching it. Raises as ``find``.
 
         Who pushes asks this to learn what need not be uploaded, so it is the upstream's word, at most SEEN_TTL_S old:
@@ -101,18 +116,22 @@ class Blobs:
         """
         seen_bytes = self._seen.get((route.namespace, route.repository, digest))
         if seen_bytes is not None and self._access.readable(route, caller):
-            return seen_bytes, "hit"
+            return seen_bytes, HIT
         member = await self._catalog.member(route.namespace, route.repository, digest)
         try:
-            return await self._head(route, digest, caller), "miss"
+            return await self._head(route, digest, caller), MISS
         except RegistryError as error:
-            held = member is not None and await self._store.stat(digest) is not None
-            if member is None or self._judge(route, caller, error, held) is Failure.RELAY:
+            if member is None or await self._store.stat(digest) is None:
                 raise
-            return member.size, "stale"
+            return member.size, self._stale(route, caller, error)
 
     async def add(self, route: Proxied, digest: Digest, size_bytes: int) -> None:
-        """Notes that the upstream has just shown, or taken, this blob of the repository."""
+        """Notes that the upstream has just taken this blob into the repository."""
+        self._absences.end(route, digest)
+        await self._show(route, digest, size_bytes)
+
+    async def _show(self, route: Proxied, digest: Digest, size_bytes: int) -> None:
+        """Notes that the upstream has just shown this blob of the repository."""
         self._seen[(route.namespace, route.repository, digest)] = size_bytes
         if await self._catalog.member(route.namespace, route.repository, digest) is None:
             descriptor = Descriptor(media_type=BLOB_TYPE, digest=digest, size=size_bytes)
@@ -128,35 +147,56 @@ class Blobs:
         self._seen.pop((route.namespace, route.repository, digest), None)
         await self._catalog.remove_member(route.namespace, route.repository, digest)
 
-    async def _prove(self, route: Proxied, digest: Digest, caller: Caller, is_member: bool) -> str:
-        """Lets the upstream say whether this identity may have this blob; returns the outcome."""
+    async def _prove(self, route: Proxied, digest: Digest, caller: Caller, is_member: bool) -> Outcome:
+        """Lets the upstream say whether this identity may have this blob. Raises what it says when it may not."""
         try:
             await self._head(route, digest, caller)
         except RegistryError as error:
-            if self._judge(route, caller, error, is_member) is Failure.RELAY:
+            if not is_member:
                 raise
-            return "stale"
-        return "hit"
+            return self._stale(route, caller, error)
+        return HIT
 
     async def _head(self, route: Proxied, digest: Digest, caller: Caller) -> int:
         """The size that the upstream gives for the blob; at most one such question is under way."""
+        self._absences.check(route, digest, caller)
+        epoch = self._absences.epoch(route)
 
         async def ask() -> int:
-            size_bytes = await self._client(route, caller).head_blob(route.repository, digest)
-            if size_bytes is None:
-                raise blob_unknown(route, digest)
-            self._access.grant(route, caller)
-            await self.add(route, digest, size_bytes)
+            async with self._noting(route, digest, caller, epoch):
+                size_bytes = await self._client(route, caller).head_blob(route.repository, digest)
+                if size_bytes is None:
+                    raise blob_unknown(route, digest)
+            await self._show(route, digest, size_bytes)
             return size_bytes
 
-        key = (route.namespace, route.repository, digest, caller.fingerprint)
+        key = (route.namespace, route.repository, digest, caller.fingerprint, epoch)
         return await self._heads.run(key, ask)
 
-    def _judge(self, route: Proxied, caller: Caller, error: RegistryError, held: bool) -> Failure:
-        """What to do about a failed upstream. That it hides what it once showed is a refusal as well."""
-        if isinstance(error, Denied) or (held and isinstance(error, NotFound)):
+    @asynccontextmanager
+    async def _noting(self, route: Proxied, digest: Digest, caller: Caller, epoch: int) -> AsyncIterator[None]:
+        """Notes what an upstream's answer to the question inside says of who asks, and of what is not there."""
+        try:
+            yield
+        except Denied:
             self._access.revoke(route, caller)
-        return judge_failure(error, held, self._access.was_readable(route, caller))
+            raise
+        except NotFound as error:
+            self._absences.note(route, digest, caller, error, epoch)
+            raise
+        self._access.grant(route, caller)
+
+    def _stale(self, route: Proxied, caller: Caller, error: RegistryError) -> Outcome:
+        """The outcome of answering for a failed upstream with a blob that we hold, and that its repository had.
+
+        Raises ``error`` when that must not be. That it hides what it once showed is a refusal.
+        """
+        if isinstance(error, NotFound):
+            self._access.revoke(route, caller)
+        standing = self._access.standing(route, caller)
+        if judge_failure(error, standing, 0.0, route.upstream.freshness.max_stale_s) is Failure.RELAY:
+            raise error
+        return Outcome(Cached.STALE, None, explain(route.namespace, error))
 
     async def _fetch(self, route: Proxied, digest: Digest, caller: Caller) -> IncomingBlob | StoredBlob:
         """Joins the fill of this blob, or starts it.
@@ -185,17 +225,14 @@ class Blobs:
         return IncomingBlob(digest, spool)
 
     async def _start(self, route: Proxied, digest: Digest, caller: Caller, owner: object) -> Spool:
-        async def opened(size_bytes: int) -> None:
-            self._access.grant(route, caller)
-            await self.add(route, digest, size_bytes)
-
+        self._absences.check(route, digest, caller)
+        if not caller.may_fetch:
+            raise not_held("BLOB_UNKNOWN", f"{route} blob {digest}", caller.who)
+        epoch = self._absences.epoch(route)
         source = self._client(route, caller).open_blob(route.repository, digest)
-        fill = self._fills.start(digest, owner, source, opened)
-        try:
+        fill = self._fills.start(digest, owner, source, lambda size_bytes: self._show(route, digest, size_bytes))
+        async with self._noting(route, digest, caller, epoch):
             return await fill.opened()
-        except Denied:
-            self._access.revoke(route, caller)
-            raise
 
     def _client(self, route: Proxied, caller: Caller) -> RegistryClient:
         return self._upstreams.client(route.upstream, caller)

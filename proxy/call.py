@@ -10,6 +10,7 @@ from aiohttp import web
 from cache.entry import FEATURES_HEADER, LOOKUP_FEATURE
 from cache.oci.digest import Digest
 from proxy.caller import Caller
+from proxy.outcome import Outcome
 from proxy.rights import Right
 from proxy.routing import Proxied, Route
 
@@ -48,10 +49,10 @@ class Call:
         return f"{self.caller.who}:{self.caller.fingerprint}"
 
     def headers(
-        self, outcome: str, digest: Digest | None = None, more: Mapping[str, str] | None = None
+        self, outcome: Outcome, digest: Digest | None = None, more: Mapping[str, str] | None = None
     ) -> dict[str, str]:
-        """The headers that say what happened. ``outcome`` is hit, miss, stale or bypass."""
-        headers = {**API_HEADERS, "X-Cache": outcome, **(more or {})}
+        """The headers that say what happened."""
+        headers = {**API_HEADERS, **outcome.headers, **(more or {})}
         if isinstance(self.route, Proxied):
             headers["OCI-Namespace"] = self.route.upstream.name
         if digest is not None:

@@ -127,3 +127,8 @@ def no_repository(repository: object) -> Unknown:
 def no_upload() -> Unknown:
     """There is no such upload of who asks."""
     return Unknown("BLOB_UPLOAD_UNKNOWN", "no such upload in this repository, or it was given up")
+
+
+def not_held(code: str, what: str, who: str) -> Unknown:
+    """The answer to somebody who may be served what is held, but not have anything fetched."""
+    return Unknown(code, f"{what} is not held here, and {who} may not have it fetched")

@@ -1,10 +1,14 @@
-"""Decisions as values: when the cache may answer for a tag, and when for an upstream that fails."""
+"""Decisions as values: when the cache may answer for a tag, when for an upstream that fails, and whom.
+
+Nothing here knows the time or asks anybody: what was noted and when comes in, what to do goes out.
+"""
 
 from __future__ import annotations
 
 from enum import Enum, auto
 
-from cache.oci.errors import RegistryError
+from cache.oci.errors import InvalidReply, RateLimited, RegistryError
+from proxy.config import Freshness
 
 
 class Tag(Enum):
@@ -12,8 +16,21 @@ class Tag(Enum):
 
     FRESH = auto()
     """Answer from the cache."""
+    REVALIDATE = auto()
+    """Answer from the cache, and ask the upstream meanwhile (stale-while-revalidate)."""
     ASK = auto()
     """Ask the upstream what the tag points to now."""
+
+
+class Standing(Enum):
+    """What the upstream said of who asks."""
+
+    LET_IN = auto()
+    """It let them read the repository a short time ago."""
+    WAS_LET_IN = auto()
+    """It did so long ago that it must be asked again, unless it cannot be."""
+    UNKNOWN = auto()
+    """It never did, or too long ago to count for anything."""
 
 
 class Failure(Enum):
@@ -25,21 +42,50 @@ class Failure(Enum):
     """Say what the upstream said."""
 
 
-def judge_tag(checked_at: float | None, now: float, ttl_s: float, readable: bool) -> Tag:
+def judge_tag(checked_at: float | None, now: float, ttl_s: float, revalidate_s: float, readable: bool) -> Tag:
     """Whether a tag last checked at ``checked_at`` (None = never) may be answered from the cache.
 
     ``readable`` says whether who asks is known to be let in by the upstream. A clock that went backwards makes nothing
     fresh.
     """
-    if checked_at is None or not readable:
+    if checked_at is None or not readable or now < checked_at:
         return Tag.ASK
-    return Tag.FRESH if 0 <= now - checked_at < ttl_s else Tag.ASK
+    past_s = now - checked_at - ttl_s
+    if past_s < 0:
+        return Tag.FRESH
+    return Tag.REVALIDATE if past_s < revalidate_s else Tag.ASK
 
 
-def judge_failure(error: RegistryError, held: bool, was_readable: bool) -> Failure:
-    """Whether a failed upstream is answered for from the cache.
+def judge_standing(granted_at: float | None, now: float, freshness: Freshness) -> Standing:
+    """What a permission of ``granted_at`` (None = there was none) is worth.
 
-    Only failures that say nothing about the content or about who asks count (no answer, 429, 5xx); a 401, 403 or 404
-    is an answer and is relayed. Somebody of whom the upstream never said that he may read gets nothing.
+    Past its time it counts for as long as content may be stale, since it is needed for nothing else.
     """
-    return Failure.SERVE_STALE if error.temporary and held and was_readable else Failure.RELAY
+    if granted_at is None:
+        return Standing.UNKNOWN
+    past_s = now - granted_at - freshness.access_ttl_s
+    if past_s < 0:
+        return Standing.LET_IN
+    return Standing.WAS_LET_IN if past_s < freshness.max_stale_s else Standing.UNKNOWN
+
+
+def judge_failure(error: RegistryError, standing: Standing, past_s: float, max_stale_s: float) -> Failure:
+    """Whether a failed upstream is answered for with what we hold.
+
+    ``past_s`` is for how long that has not been fresh: 0 for what never changes.
+    Only failures that say nothing about the content or about who asks count (no answer, 429, 5xx, nonsense); a 401, 403
+    or 404 is an answer and is relayed. Somebody of whom the upstream never said that he may read gets nothing.
+    """
+    ill = error.temporary or isinstance(error, InvalidReply)
+    if not ill or past_s >= max_stale_s or standing is Standing.UNKNOWN:
+        return Failure.RELAY
+    return Failure.SERVE_STALE
+
+
+def explain(upstream: str, error: RegistryError) -> str:
+    """Why the upstream was answered for, in few words."""
+    if isinstance(error, RateLimited):
+        return f"{upstream} is rate limited"
+    if error.status is None:
+        return f"{upstream} is unreachable"
+    return f"{upstream} answered {error.status}" + (" with nonsense" if isinstance(error, InvalidReply) else "")

@@ -18,6 +18,7 @@ from proxy.admission import needed_right, refusal
 from proxy.call import API_HEADERS, SCOPE, UPSTREAM, WANTED, WHO, Call, Wanted
 from proxy.caller import Caller
 from proxy.errors import CredentialsNeeded, InvalidRequest
+from proxy.outcome import BYPASS
 from proxy.request import (
     CancelUpload,
     DeleteBlob,
@@ -125,7 +126,7 @@ class Endpoints:
         asked = _lookup_request(await _read(http, LOOKUP_BYTES))
         call = await self._call(http, check_repository(asked.repository), Right.READ)
         found = await self._services.lookup.find(call.route, asked.keys, call.caller)
-        headers = call.headers("bypass")
+        headers = call.headers(BYPASS)
         return web.Response(body=encode_reply(found), content_type="application/json", headers=headers)
 
     async def token(self, http: web.Request) -> web.Response:

@@ -18,6 +18,7 @@ from cache.store import BlobStore
 from proxy.blobs import BLOB_TYPE, StoredBlob
 from proxy.errors import InvalidRequest, no_blob, no_manifest, no_repository
 from proxy.manifests import FoundManifest
+from proxy.outcome import HIT
 from proxy.routing import Hosted
 
 
@@ -54,7 +55,7 @@ class HostedRepositories:
         if digest is None or held is None:
             raise no_manifest(route, reference)
         raw, media_type = held
-        return FoundManifest(Descriptor(media_type=media_type, digest=digest, size=len(raw)), raw, "hit")
+        return FoundManifest(Descriptor(media_type=media_type, digest=digest, size=len(raw)), raw, HIT)
 
     async def put_manifest(self, route: Hosted, reference: str | Digest, manifest: Manifest | Index) -> None:
         """Keeps the manifest, and points the tag to it. Raises InvalidRequest when a blob that it needs is missing.

@@ -1,51 +1,54 @@
 """Manifests of upstreams' repositories.
 
 By digest they never change: held, they are served for ever to whom the upstream lets read the repository. A tag is
-trusted for a short time, then the upstream is asked where it points (HEAD, which costs no quota); the manifest is
-fetched only when that is somewhere new. All kinds are always asked for, so what is held does not depend on who asked
-first, and bytes and media type are kept exactly.
+trusted for a short time, then the upstream is asked where it points (a conditional HEAD, which costs no quota); the
+manifest is fetched only when that is somewhere new. All kinds are always asked for, so what is held does not depend on
+who asked first, and bytes and media type are kept exactly.
 
 What a manifest names does not become readable with it: see ``proxy.blobs``.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import structlog
-from cachetools import LRUCache, TTLCache
+from cachetools import TTLCache
 
-from cache.catalog import Catalog, TagEntry
-from cache.errors import CacheError
+from cache.catalog import TagEntry
 from cache.oci import media_types
-from cache.oci.client import RegistryClient
+from cache.oci.client import ManifestReply, RegistryClient
 from cache.oci.descriptor import Descriptor
 from cache.oci.digest import Digest
 from cache.oci.errors import Denied, ErrorDetail, NotFound, RegistryError
 from cache.singleflight import SingleFlight
+from proxy.absences import Absences
 from proxy.access import Access
 from proxy.caller import Caller
-from proxy.freshness import Failure, Tag, judge_failure, judge_tag
+from proxy.errors import Unknown, not_held
+from proxy.freshness import Failure, Standing, Tag, explain, judge_failure, judge_tag
+from proxy.held import HeldManifest, HeldManifests
+from proxy.outcome import BYPASS, HIT, MISS, Cached, Outcome
 from proxy.routing import Proxied
 from proxy.upstreams import Upstreams
 
 SEEN_TTL_S = 60.0
 MAX_SEEN = 100_000
-MAX_TAGS = 50_000
-MEMORY_BYTES = 64 << 20
+MAX_REFRESHING = 64
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class FoundManifest:
-    """A manifest's exact bytes and type. ``outcome`` is what X-Cache says."""
+    """A manifest's exact bytes and type, and how they were had."""
 
     descriptor: Descriptor
     raw: bytes
-    outcome: str
+    outcome: Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,33 +56,28 @@ class FoundDescriptor:
     """What a manifest is, without its bytes."""
 
     descriptor: Descriptor
-    outcome: str
+    outcome: Outcome
 
 
 class Manifests:
     """The manifests and tags of all upstreams."""
 
-    def __init__(
-        self,
-        catalog: Catalog,
-        upstreams: Upstreams,
-        access: Access,
-        now: Callable[[], float] = time.time,
-    ) -> None:
-        self._catalog = catalog
+    def __init__(self, held: HeldManifests, upstreams: Upstreams, access: Access, absences: Absences) -> None:
+        self._held = held
         self._upstreams = upstreams
         self._access = access
-        self._now = now
-        self._fetches: SingleFlight[tuple[str, ...], FoundManifest] = SingleFlight()
-        self._heads: SingleFlight[tuple[str, ...], Descriptor] = SingleFlight()
+        self._absences = absences
+        self._fetches: SingleFlight[tuple[object, ...], FoundManifest] = SingleFlight()
+        self._checks: SingleFlight[tuple[object, ...], Descriptor] = SingleFlight()
+        self._refreshing: dict[tuple[str, str, str], asyncio.Task[None]] = {}
         self._seen: TTLCache[tuple[str, str, Digest], Descriptor] = TTLCache(MAX_SEEN, SEEN_TTL_S)
-        self._tags: LRUCache[tuple[str, str, str], TagEntry] = LRUCache(MAX_TAGS)
-        self._memory: LRUCache[tuple[str, str, Digest], tuple[bytes, str]] = LRUCache(
-            MEMORY_BYTES, getsizeof=lambda held: len(held[0])
-        )
 
     async def find(self, route: Proxied, reference: str | Digest, caller: Caller) -> FoundManifest:
-        """The manifest, held or fetched. Raises NotFound, Denied or another RegistryError as the upstream does."""
+        """The manifest, held or fetched.
+
+        Raises NotFound, Denied or another RegistryError as the upstream does, and Unknown when it is not held and the
+        caller may not have it fetched.
+        """
         if isinstance(reference, Digest):
             return await self._find_digest(route, reference, caller)
         return await self._find_tag(route, reference, caller)
@@ -89,161 +87,222 @@ class Manifests:
 
         Who pushes asks this as well, by digest, so that answer is the upstream's, at most SEEN_TTL_S old.
         """
-        readable = self._access.readable(route, caller)
         if isinstance(reference, Digest):
-            known = await self._catalog.member(route.namespace, route.repository, reference)
-            fresh = readable and (route.namespace, route.repository, reference) in self._seen
-        else:
-            entry = await self._tag(route, reference)
-            known = entry.descriptor if entry is not None else None
-            fresh = entry is not None and self._judge_tag(route, reference, entry, readable) is Tag.FRESH
-        if known is not None and fresh:
-            return FoundDescriptor(known, "hit")
+            return await self._stat_digest(route, reference, caller)
+        entry = await self._held.tag(route, reference)
+        known = entry.descriptor if entry is not None else None
+        if known is not None and self._may_answer(route, reference, caller, entry):
+            return FoundDescriptor(known, self._outcome(Cached.HIT, entry))
         try:
-            return FoundDescriptor(await self._head(route, reference, caller), "miss")
+            found = await self._check(route, reference, caller, known)
+            return FoundDescriptor(found, Outcome(Cached.HIT if found == known else Cached.MISS, 0.0))
         except RegistryError as error:
-            if known is None or await self._judge(route, reference, caller, error) is Failure.RELAY:
+            if known is None:
                 raise
-            return FoundDescriptor(known, "stale")
+            return FoundDescriptor(known, self._stale(route, caller, error, reference, entry))
 
     async def keep(self, route: Proxied, reference: str | Digest, descriptor: Descriptor, raw: bytes) -> None:
-        """Notes what the upstream has just shown, or taken, under a tag or digest.
+        """Notes what the upstream has just taken under a tag or digest.
 
         A store that fails costs the caching and is logged; nothing older is served afterwards.
         """
-        key = (route.namespace, route.repository, descriptor.digest)
-        self._memory[key] = (raw, descriptor.media_type)
-        self._seen[key] = descriptor
-        try:
-            await self._catalog.put_blob_bytes(route.namespace, route.repository, descriptor, raw)
-        except CacheError as error:
-            log.warning("manifest_not_stored", repository=str(route), digest=str(descriptor.digest), error=str(error))
+        self._absences.end(route, reference)
+        self._absences.end(route, descriptor.digest)
+        await self._keep(route, descriptor, raw)
         if isinstance(reference, str):
-            await self._set_tag(route, reference, descriptor)
+            await self._held.point(route, reference, descriptor)
 
     async def forget(self, route: Proxied, reference: str | Digest) -> None:
         """Forgets a tag or a manifest: the next request asks the upstream. Raises StoreUnavailable."""
+        self._absences.end(route, reference)
         if isinstance(reference, Digest):
             self._seen.pop((route.namespace, route.repository, reference), None)
-            self._memory.pop((route.namespace, route.repository, reference), None)
-            await self._catalog.remove_member(route.namespace, route.repository, reference)
-            for tag in self._tags_of(route, reference):
-                await self.forget(route, tag)
-        else:
-            self._tags.pop((route.namespace, route.repository, reference), None)
-            await self._catalog.remove_tag(route.namespace, route.repository, reference)
+        await self._held.forget(route, reference)
 
-    def _tags_of(self, route: Proxied, digest: Digest) -> list[str]:
-        repository = (route.namespace, route.repository)
-        return [
-            key[2] for key, entry in self._tags.items() if key[:2] == repository and entry.descriptor.digest == digest
-        ]
+    async def close(self) -> None:
+        """Ends what is asked in the background."""
+        tasks = list(self._refreshing.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._checks.close()
+        await self._fetches.close()
 
     async def _find_tag(self, route: Proxied, tag: str, caller: Caller) -> FoundManifest:
-        entry = await self._tag(route, tag)
-        held = await self._held(route, entry.descriptor.digest) if entry is not None else None
-        readable = self._access.readable(route, caller)
-        if entry is not None and held is not None and self._judge_tag(route, tag, entry, readable) is Tag.FRESH:
-            return held
+        entry = await self._held.tag(route, tag)
+        held = await self._held.manifest(route, entry.descriptor.digest) if entry is not None else None
+        if held is not None and self._may_answer(route, tag, caller, entry):
+            return _found(held, self._outcome(Cached.HIT, entry))
         try:
             return await self._revalidate(route, tag, caller, held)
         except RegistryError as error:
-            if held is None or await self._judge(route, tag, caller, error) is Failure.RELAY:
+            if held is None:
                 raise
-            return FoundManifest(held.descriptor, held.raw, "stale")
+            return _found(held, self._stale(route, caller, error, tag, entry))
 
-    async def _revalidate(self, route: Proxied, tag: str, caller: Caller, held: FoundManifest | None) -> FoundManifest:
+    async def _revalidate(self, route: Proxied, tag: str, caller: Caller, held: HeldManifest | None) -> FoundManifest:
         """The manifest that the tag points to by the upstream's word; fetched only when we do not hold it."""
         if held is None:
             return await self._fetch(route, tag, caller)
-        descriptor = await self._head(route, tag, caller)
-        again = await self._held(route, descriptor.digest)
-        return again if again is not None else await self._fetch(route, tag, caller)
+        descriptor = await self._check(route, tag, caller, held.descriptor)
+        again = held if descriptor == held.descriptor else await self._held.manifest(route, descriptor.digest)
+        if again is not None:
+            return _found(again, Outcome(Cached.HIT, 0.0))
+        return await self._fetch(route, tag, caller)
+
+    def _may_answer(self, route: Proxied, tag: str, caller: Caller, entry: TagEntry | None) -> bool:
+        """True when what we know of the tag is an answer; it is checked meanwhile where it is no longer fresh."""
+        freshness = route.upstream.freshness
+        checked_at = entry.checked_at if entry is not None else None
+        readable = self._access.readable(route, caller)
+        verdict = judge_tag(checked_at, self._held.now(), freshness.ttl_of(tag), freshness.revalidate_s, readable)
+        if verdict is Tag.REVALIDATE:
+            self._refresh(route, tag, caller)
+        return verdict is not Tag.ASK
+
+    def _refresh(self, route: Proxied, tag: str, caller: Caller) -> None:
+        """Asks for the tag in the background: once at a time for each, for so many at once."""
+        key = (route.namespace, route.repository, tag)
+        if key in self._refreshing or len(self._refreshing) >= MAX_REFRESHING:
+            return
+        task = asyncio.create_task(self._refresh_now(route, tag, caller), name=f"refresh {route}:{tag}")
+        self._refreshing[key] = task
+        task.add_done_callback(lambda _: self._refreshing.pop(key, None))
+
+    async def _refresh_now(self, route: Proxied, tag: str, caller: Caller) -> None:
+        entry = await self._held.tag(route, tag)
+        held = await self._held.manifest(route, entry.descriptor.digest) if entry is not None else None
+        try:
+            await self._revalidate(route, tag, caller, held)
+        except (RegistryError, Unknown) as error:
+            log.info("tag_not_refreshed", repository=str(route), tag=tag, reason=str(error))
 
     async def _find_digest(self, route: Proxied, digest: Digest, caller: Caller) -> FoundManifest:
-        held = await self._held(route, digest)
+        held = await self._held.manifest(route, digest)
         if held is None:
             return await self._fetch(route, digest, caller)
         if self._access.readable(route, caller):
-            return held
+            return _found(held, HIT)
         try:
-            await self._head(route, digest, caller)
+            await self._check(route, digest, caller, held.descriptor)
         except RegistryError as error:
-            if await self._judge(route, digest, caller, error) is Failure.RELAY:
-                raise
-            return FoundManifest(held.descriptor, held.raw, "stale")
-        return held
+            return _found(held, self._stale(route, caller, error))
+        return _found(held, HIT)
 
-    async def _held(self, route: Proxied, digest: Digest) -> FoundManifest | None:
-        key = (route.namespace, route.repository, digest)
-        found = self._memory.get(key)
-        if found is None:
-            found = await self._catalog.manifest(route.namespace, route.repository, digest)
-            if found is None:
-                return None
-            self._memory[key] = found
-        raw, media_type = found
-        return FoundManifest(Descriptor(media_type=media_type, digest=digest, size=len(raw)), raw, "hit")
+    async def _stat_digest(self, route: Proxied, digest: Digest, caller: Caller) -> FoundDescriptor:
+        known = await self._held.descriptor(route, digest)
+        seen = (route.namespace, route.repository, digest) in self._seen
+        if known is not None and seen and self._access.readable(route, caller):
+            return FoundDescriptor(known, HIT)
+        try:
+            return FoundDescriptor(await self._check(route, digest, caller, None), MISS)
+        except RegistryError as error:
+            if known is None:
+                raise
+            return FoundDescriptor(known, self._stale(route, caller, error))
+
+    async def _keep(self, route: Proxied, descriptor: Descriptor, raw: bytes) -> None:
+        self._seen[(route.namespace, route.repository, descriptor.digest)] = descriptor
+        await self._held.keep(route, descriptor, raw)
+
+    async def _keep_reply(self, route: Proxied, reference: str | Digest, reply: ManifestReply, epoch: int) -> bool:
+        """Keeps what the upstream has shown, if it is of a kind that we know; returns whether it is."""
+        if reply.media_type not in media_types.MANIFESTS | media_types.INDEXES:
+            return False
+        await self._keep(route, reply.descriptor, reply.raw)
+        await self._point(route, reference, reply.descriptor, epoch)
+        return True
+
+    async def _point(self, route: Proxied, reference: str | Digest, descriptor: Descriptor, epoch: int) -> None:
+        """Notes where a tag points, unless something was pushed after that was asked."""
+        if isinstance(reference, str) and epoch == self._absences.epoch(route):
+            await self._held.point(route, reference, descriptor)
 
     async def _fetch(self, route: Proxied, reference: str | Digest, caller: Caller) -> FoundManifest:
+        """The manifest from the upstream; one question for all of the same identity who ask at a time."""
+        self._absences.check(route, reference, caller)
+        if not caller.may_fetch:
+            raise not_held("MANIFEST_UNKNOWN", f"{route} manifest {reference}", caller.who)
+        epoch = self._absences.epoch(route)
+
         async def fetch() -> FoundManifest:
-            reply = await self._client(route, caller).get_manifest(route.repository, str(reference))
-            self._access.grant(route, caller)
-            if reply.media_type not in media_types.MANIFESTS | media_types.INDEXES:
-                return FoundManifest(reply.descriptor, reply.raw, "bypass")
-            await self.keep(route, reference, reply.descriptor, reply.raw)
-            return FoundManifest(reply.descriptor, reply.raw, "miss")
+            client = self._client(route, caller)
+            async with self._noting(route, reference, caller, epoch):
+                reply = await client.get_manifest(route.repository, str(reference))
+            kept = await self._keep_reply(route, reference, reply, epoch)
+            outcome = Outcome(Cached.MISS, 0.0 if isinstance(reference, str) else None) if kept else BYPASS
+            return FoundManifest(reply.descriptor, reply.raw, outcome)
 
-        return await self._fetches.run(_key(route, reference, caller), fetch)
+        # Who may wait is not to be refused for somebody who may not.
+        key = (route.namespace, route.repository, reference, caller.fingerprint, caller.patient, epoch)
+        return await self._fetches.run(key, fetch)
 
-    async def _head(self, route: Proxied, reference: str | Digest, caller: Caller) -> Descriptor:
+    async def _check(
+        self, route: Proxied, reference: str | Digest, caller: Caller, known: Descriptor | None
+    ) -> Descriptor:
+        """What the upstream has there now, perhaps what is ``known``; one question as in ``_fetch``."""
+        self._absences.check(route, reference, caller)
+        epoch = self._absences.epoch(route)
+
         async def ask() -> Descriptor:
-            descriptor = await self._client(route, caller).head_manifest(route.repository, str(reference))
-            if descriptor is None:
-                raise manifest_unknown(route, reference)
-            self._access.grant(route, caller)
-            self._seen[(route.namespace, route.repository, descriptor.digest)] = descriptor
-            if isinstance(reference, str):
-                await self._set_tag(route, reference, descriptor)
-            return descriptor
+            client = self._client(route, caller)
+            async with self._noting(route, reference, caller, epoch):
+                found = await client.check_manifest(route.repository, str(reference), known)
+                if found is None:
+                    raise manifest_unknown(route, reference)
+            if isinstance(found, ManifestReply):
+                await self._keep_reply(route, reference, found, epoch)
+                return found.descriptor
+            self._seen[(route.namespace, route.repository, found.digest)] = found
+            await self._point(route, reference, found, epoch)
+            return found
 
-        return await self._heads.run(_key(route, reference, caller), ask)
+        key = (route.namespace, route.repository, reference, caller.fingerprint, epoch)
+        return await self._checks.run(key, ask)
 
-    async def _tag(self, route: Proxied, tag: str) -> TagEntry | None:
-        key = (route.namespace, route.repository, tag)
-        entry = self._tags.get(key)
-        if entry is None or self._now() - entry.checked_at >= route.upstream.freshness.ttl_of(tag):
-            entry = await self._catalog.tag(*key) or entry  # another replica may have asked since
-        if entry is not None:
-            self._tags[key] = entry
-        return entry
-
-    async def _set_tag(self, route: Proxied, tag: str, descriptor: Descriptor) -> None:
-        entry = TagEntry(descriptor, self._now())
-        self._tags[(route.namespace, route.repository, tag)] = entry
+    @asynccontextmanager
+    async def _noting(self, route: Proxied, reference: str | Digest, caller: Caller, epoch: int) -> AsyncIterator[None]:
+        """Notes what an upstream's answer to the question inside says of who asks, and of what is not there."""
         try:
-            await self._catalog.set_tag(route.namespace, route.repository, tag, entry)
-        except CacheError as error:
-            log.warning("tag_not_stored", repository=str(route), tag=tag, error=str(error))
-
-    def _judge_tag(self, route: Proxied, tag: str, entry: TagEntry, readable: bool) -> Tag:
-        return judge_tag(entry.checked_at, self._now(), route.upstream.freshness.ttl_of(tag), readable)
-
-    async def _judge(self, route: Proxied, reference: str | Digest, caller: Caller, error: RegistryError) -> Failure:
-        """What to do about a failed upstream when the answer is held; a clear answer of the upstream is noted."""
-        was_readable = self._access.was_readable(route, caller)
-        if isinstance(error, Denied):
+            yield
+        except Denied:
             self._access.revoke(route, caller)
-        if isinstance(error, NotFound) and was_readable:
-            await self.forget(route, reference)
-        return judge_failure(error, True, was_readable)
+            raise
+        except NotFound as error:
+            self._absences.note(route, reference, caller, error, epoch)
+            known = self._access.standing(route, caller) is not Standing.UNKNOWN  # else it may only be hidden from them
+            if known and epoch == self._absences.epoch(route):
+                await self._held.forget(route, reference)
+            raise
+        self._access.grant(route, caller)
+
+    def _stale(
+        self,
+        route: Proxied,
+        caller: Caller,
+        error: RegistryError,
+        tag: str | None = None,
+        entry: TagEntry | None = None,
+    ) -> Outcome:
+        """The outcome of answering for a failed upstream with what is held. Raises ``error`` when that must not be."""
+        freshness = route.upstream.freshness
+        past_s = 0.0
+        if tag is not None and entry is not None:
+            past_s = max(0.0, self._held.now() - entry.checked_at - freshness.ttl_of(tag))
+        standing = self._access.standing(route, caller)
+        if judge_failure(error, standing, past_s, freshness.max_stale_s) is Failure.RELAY:
+            raise error
+        return self._outcome(Cached.STALE, entry, explain(route.namespace, error))
+
+    def _outcome(self, cached: Cached, entry: TagEntry | None, why: str = "") -> Outcome:
+        return Outcome(cached, self._held.now() - entry.checked_at if entry is not None else None, why)
 
     def _client(self, route: Proxied, caller: Caller) -> RegistryClient:
         return self._upstreams.client(route.upstream, caller)
 
 
-def _key(route: Proxied, reference: str | Digest, caller: Caller) -> tuple[str, ...]:
-    return (route.namespace, route.repository, str(reference), caller.fingerprint)
+def _found(held: HeldManifest, outcome: Outcome) -> FoundManifest:
+    return FoundManifest(held.descriptor, held.raw, outcome)
 
 
 def manifest_unknown(route: Proxied, reference: str | Digest) -> NotFound:

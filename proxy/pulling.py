@@ -14,6 +14,7 @@ from cache.oci.digest import Digest
 from proxy.blobs import FoundBlob
 from proxy.call import Call
 from proxy.manifests import FoundDescriptor
+from proxy.outcome import BYPASS, HIT, Outcome
 from proxy.request import ListTags, ReadBlob, ReadManifest
 from proxy.routing import Hosted, Proxied
 from proxy.services import Services
@@ -78,9 +79,9 @@ async def _find_blob(services: Services, call: Call, digest: Digest) -> FoundBlo
     return await services.blobs.find(call.route, digest, call.caller)
 
 
-async def _blob_size(services: Services, call: Call, digest: Digest) -> tuple[int, str]:
+async def _blob_size(services: Services, call: Call, digest: Digest) -> tuple[int, Outcome]:
     if isinstance(call.route, Hosted):
-        return (await services.hosted.find_blob(call.route, digest)).size_bytes, "hit"
+        return (await services.hosted.find_blob(call.route, digest)).size_bytes, HIT
     return await services.blobs.stat(call.route, digest, call.caller)
 
 
@@ -93,10 +94,10 @@ def _is_known(call: Call, digest: Digest) -> bool:
 async def list_tags(services: Services, call: Call, request: ListTags) -> web.Response:
     """The tags in order, a page of them where ``n`` asks for one."""
     if isinstance(call.route, Hosted):
-        tags, outcome = await services.hosted.tags(call.route), "hit"
+        tags, outcome = await services.hosted.tags(call.route), HIT
     else:
         client = services.upstreams.client(call.route.upstream, call.caller)
-        tags, outcome = sorted(await client.tags(call.route.repository)), "bypass"
+        tags, outcome = sorted(await client.tags(call.route.repository)), BYPASS
     rest = tags[bisect_right(tags, request.last) :] if request.last else tags
     page = rest if request.count is None else rest[: request.count]
     headers = call.headers(outcome)

@@ -11,6 +11,7 @@ from cache.oci.errors import InvalidManifest, RegistryError
 from cache.oci.manifest import Index, Manifest, parse_manifest
 from proxy.call import Call
 from proxy.errors import InvalidRequest, TooLarge, Unknown
+from proxy.outcome import BYPASS
 from proxy.ranges import parse_chunk
 from proxy.request import (
     CancelUpload,
@@ -89,7 +90,7 @@ async def upload_status(services: Services, call: Call, request: UploadStatus) -
 async def cancel_upload(services: Services, call: Call, request: CancelUpload) -> web.Response:
     """Gives an upload up."""
     await services.uploads.cancel(request.upload, call.route, call.owner)
-    return web.Response(status=204, headers=call.headers("bypass"))
+    return web.Response(status=204, headers=call.headers(BYPASS))
 
 
 async def put_manifest(services: Services, call: Call, request: PutManifest) -> web.Response:
@@ -156,7 +157,7 @@ async def delete_manifest(services: Services, call: Call, request: DeleteManifes
         else:
             await client.delete_tag(call.route.repository, request.reference)
         await services.manifests.forget(call.route, request.reference)
-    return web.Response(status=202, headers=call.headers("bypass"))
+    return web.Response(status=202, headers=call.headers(BYPASS))
 
 
 async def delete_blob(services: Services, call: Call, request: DeleteBlob) -> web.Response:
@@ -167,7 +168,7 @@ async def delete_blob(services: Services, call: Call, request: DeleteBlob) -> we
         client = services.upstreams.client(call.route.upstream, call.caller)
         await client.delete_blob(call.route.repository, request.digest)
         await services.blobs.remove(call.route, request.digest)
-    return web.Response(status=202, headers=call.headers("bypass"))
+    return web.Response(status=202, headers=call.headers(BYPASS))
 
 
 def _body(call: Call) -> Body:
@@ -181,7 +182,7 @@ async def _chunks(http: web.Request) -> AsyncIterator[bytes]:
 
 
 def _created(call: Call, rest: str, digest: Digest) -> web.Response:
-    return web.Response(status=201, headers=call.headers("bypass", digest, {"Location": call.path(rest)}))
+    return web.Response(status=201, headers=call.headers(BYPASS, digest, {"Location": call.path(rest)}))
 
 
 def _upload_reply(call: Call, status: int, upload_id: str, received_bytes: int) -> web.Response:
@@ -190,4 +191,4 @@ def _upload_reply(call: Call, status: int, upload_id: str, received_bytes: int) 
         "Range": f"0-{max(0, received_bytes - 1)}",
         "Docker-Upload-UUID": upload_id,
     }
-    return web.Response(status=status, headers=call.headers("bypass", None, more))
+    return web.Response(status=status, headers=call.headers(BYPASS, None, more))

@@ -71,7 +71,7 @@ _CODES = {400: "UNSUPPORTED", 403: "DENIED", 404: "NAME_UNKNOWN", 405: "UNSUPPOR
 
 
 def _upstream(error: RegistryError, upstream: str, scope: str) -> ErrorReply:
-    """4xx are the upstream's answer and stay what they are; its 5xx become 502, and silence 503 or 504."""
+    """4xx are the upstream's answer and stay what they are; its 5xx and nonsense become 502, silence 503."""
     code = error.details[0].code if error.details else _CODES.get(error.status or 0, "UNKNOWN")
     said = "; ".join(str(detail) for detail in error.details) or error.reason
     message = f"{upstream}: {said}" if said else f"{upstream} answered {error.status}"
@@ -85,6 +85,6 @@ def _upstream(error: RegistryError, upstream: str, scope: str) -> ErrorReply:
             return ErrorReply(error.status or 403, code, message)
     if error.status is None:
         return ErrorReply(503, "UNKNOWN", f"{upstream} cannot be reached: {error.reason}", headers={"Retry-After": "5"})
-    if error.status >= 500:
+    if error.status < 400 or error.status >= 500:  # success that is none, and redirects that lead nowhere
         return ErrorReply(502, "UNKNOWN", f"{upstream} answered {error.status}: {said}", headers=wait)
     return ErrorReply(error.status, code, message)

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from cache.catalog import Catalog
 from cache.oci.transport import Transport
 from cache.store import Store
+from proxy.absences import Absences
 from proxy.access import Access
 from proxy.authenticate import Authentication
 from proxy.blobs import Blobs
 from proxy.config import ProxyConfig
 from proxy.fills import Fills
+from proxy.held import HeldManifests
 from proxy.hosted import HostedRepositories
 from proxy.lookup import Lookup
 from proxy.manifests import Manifests
@@ -39,6 +41,7 @@ class Services:
 
     async def close(self) -> None:
         """Ends what goes on in the background."""
+        await self.manifests.close()
         await self.fills.close()
         await self.uploads.close()
 
@@ -49,8 +52,9 @@ def make_services(config: ProxyConfig, store: Store, transport: Transport) -> Se
     upstreams = Upstreams(transport)
     access = Access()
     fills = Fills(store, config.spool_dir)
-    blobs = Blobs(store, catalog, upstreams, access, fills)
-    manifests = Manifests(catalog, upstreams, access)
+    absences = Absences()
+    blobs = Blobs(store, catalog, upstreams, access, absences, fills)
+    manifests = Manifests(HeldManifests(catalog), upstreams, access, absences)
     hosted = HostedRepositories(store, catalog)
     return Services(
         config=config,

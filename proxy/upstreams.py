@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from cachetools import TTLCache
+
 from cache.oci.auth import TokenCache
 from cache.oci.client import RegistryClient
+from cache.oci.profile import Profile
 from cache.oci.retry import Backoff
 from cache.oci.transport import Transport
 from proxy.caller import Caller
@@ -12,6 +15,9 @@ from proxy.config import Upstream
 BACKOFF = Backoff(tries=3, first_s=0.2, factor=3.0, limit_s=2.0)
 """Short: a client waits, and it has other mirrors and its own patience."""
 
+PROFILE_TTL_S = 3600.0
+MAX_PROFILES = 1000
+
 
 class Upstreams:
     """Gives the client that speaks to an upstream with somebody's credential, and with no other."""
@@ -19,9 +25,20 @@ class Upstreams:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
         self._tokens = TokenCache()
+        self._profiles: TTLCache[str, Profile] = TTLCache(MAX_PROFILES, PROFILE_TTL_S)
 
     def client(self, upstream: Upstream, caller: Caller) -> RegistryClient:
         """A client for one identity; tokens are kept apart per identity."""
         return RegistryClient(
-            self._transport, upstream.url, caller.credential, self._tokens, name=upstream.name, backoff=BACKOFF
+            self._transport,
+            upstream.url,
+            caller.credential,
+            self._tokens,
+            name=upstream.name,
+            backoff=BACKOFF,
+            profile=self._profile(upstream.url),
         )
+
+    def _profile(self, url: str) -> Profile:
+        """What is known of the registry; it is learnt anew now and then, since registries are mended."""
+        return self._profiles.setdefault(url, Profile())

@@ -25,8 +25,8 @@ LEVELS = {
     0: """
         cache.errors cache.store
         cache.oci.codec cache.oci.config cache.oci.descriptor cache.oci.digest cache.oci.errors cache.oci.layer
-        cache.oci.manifest cache.oci.media_types cache.oci.reference
-        proxy.errors proxy.rights
+        cache.oci.manifest cache.oci.media_types cache.oci.profile cache.oci.reference
+        proxy.errors proxy.outcome proxy.rights
         builder.changes builder.dockerfile.instructions builder.errors builder.events builder.flags builder.options
         builder.records
     """,
@@ -55,8 +55,8 @@ LEVELS = {
     """,
     3: """
         cache.catalog cache.layers cache.stores cache.warm
-        proxy.access proxy.authenticate proxy.blobs proxy.fills proxy.hosted proxy.lookup proxy.manifests proxy.mounts
-        proxy.services proxy.uploads
+        proxy.absences proxy.access proxy.authenticate proxy.blobs proxy.fills proxy.held proxy.hosted proxy.lookup
+        proxy.manifests proxy.mounts proxy.services proxy.uploads
         builder.bases builder.execute builder.layers builder.perform builder.push builder.run builder.stage_root
         builder.step_cache
     """,

@@ -18,9 +18,9 @@ from cache.oci.challenge import repository_scope
 from cache.oci.descriptor import Descriptor
 from cache.oci.digest import Digest
 from cache.oci.download import BlobReply, Download
-from cache.oci.errors import InvalidDigest, InvalidManifest, NotFound, RegistryError
+from cache.oci.errors import InvalidDigest, InvalidManifest, InvalidReply, NotFound, RegistryError
 from cache.oci.replies import content_length, next_page
-from cache.oci.transport import read_limited
+from cache.oci.transport import check_plain, read_limited
 from cache.oci.uploads import Uploads, push_scopes
 
 MANIFEST_BYTES = 8 * 1024 * 1024
@@ -68,42 +68,70 @@ class RegistryClient(Uploads):
     async def get_manifest(
         self, repository: str, identifier: str, accept: str = media_types.ACCEPT_MANIFESTS
     ) -> ManifestReply:
-        """The manifest at a tag or digest. Raises InvalidManifest when it is too long or has another digest."""
-        path = f"/v2/{repository}/manifests/{identifier}{self.pull_query}"
-        scopes = (repository_scope(repository, "pull"),)
-
-        async def ask() -> ManifestReply:
-            async with self.request("GET", path, headers={"Accept": accept}, scopes=scopes) as response:
-                await self.expect(response, "GET", self.base_url + path, 200)
-                what = f"manifest {self.name}/{repository} {identifier}"
-                raw = await read_limited(response, MANIFEST_BYTES, what)
-                digest = _checked_digest(raw, identifier, what)
-                return ManifestReply(raw, _media_type(response), digest, response.headers.copy())
-
-        return await self.retrying(ask)
+        """The manifest at a tag or digest. Raises InvalidReply when it is too long, has another digest, or is none."""
+        found = await self.retrying(lambda: self._get_manifest(repository, identifier, accept))
+        assert isinstance(found, ManifestReply)  # nothing was said to be known
+        return found
 
     async def head_manifest(self, repository: str, identifier: str) -> Descriptor | None:
-        """What a tag or digest points to; None when it is not there.
+        """What a tag or digest points to; None when it is not there. Falls back as ``check_manifest`` does."""
+        found = await self.check_manifest(repository, identifier)
+        return found.descriptor if isinstance(found, ManifestReply) else found
 
-        Falls back to GET where HEAD is refused or does not say type, length and digest.
+    async def check_manifest(
+        self, repository: str, identifier: str, known: Descriptor | None = None
+    ) -> Descriptor | ManifestReply | None:
+        """What a tag or digest points to, asked with HEAD: ``known`` itself when it still points there (304).
+
+        None when it is not there. The manifest whole where it had to be fetched for that: where HEAD is refused or
+        does not say type, length and digest. The registry's profile keeps that, and the next time GET comes first.
         """
-        path = f"/v2/{repository}/manifests/{identifier}{self.pull_query}"
-        scopes = (repository_scope(repository, "pull"),)
-
-        async def ask() -> Descriptor | None:
-            headers = {"Accept": media_types.ACCEPT_MANIFESTS}
-            async with self.request("HEAD", path, headers=headers, scopes=scopes) as response:
-                if response.status == 405:
-                    return None
-                await self.expect(response, "HEAD", self.base_url + path, 200)
-                return _stated_descriptor(response)
-
         try:
-            if (stated := await self.retrying(ask)) is not None:
-                return stated
-            return (await self.get_manifest(repository, identifier)).descriptor
+            if self.profile.heads_manifests:
+                found = await self.retrying(lambda: self._head_manifest(repository, identifier, known))
+                if found is not None:
+                    return found
+                self.profile.heads_manifests = False
+            return await self.retrying(
+                lambda: self._get_manifest(repository, identifier, media_types.ACCEPT_MANIFESTS, known)
+            )
         except NotFound:
             return None
+
+    async def _head_manifest(self, repository: str, identifier: str, known: Descriptor | None) -> Descriptor | None:
+        """What the reply's headers say; None when the registry does not answer such questions."""
+        path = self._manifest_path(repository, identifier)
+        headers = _accepting(media_types.ACCEPT_MANIFESTS, known)
+        scopes = (repository_scope(repository, "pull"),)
+        async with self.request("HEAD", path, headers=headers, scopes=scopes) as response:
+            if response.status == 304 and known is not None:
+                return known
+            if response.status == 405:
+                return None
+            await self.expect(response, "HEAD", self.base_url + path, 200)
+            return _stated_descriptor(response)
+
+    async def _get_manifest(
+        self, repository: str, identifier: str, accept: str, known: Descriptor | None = None
+    ) -> ManifestReply | Descriptor:
+        path = self._manifest_path(repository, identifier)
+        scopes = (repository_scope(repository, "pull"),)
+        async with self.request("GET", path, headers=_accepting(accept, known), scopes=scopes) as response:
+            if response.status == 304 and known is not None:
+                return known
+            await self.expect(response, "GET", self.base_url + path, 200)
+            check_plain(response)
+            what = f"manifest {self.name}/{repository} {identifier}"
+            raw = await read_limited(response, MANIFEST_BYTES, what)
+            try:
+                digest = _checked_digest(raw, identifier, what)
+                media_type = _manifest_type(response, raw, what)
+            except InvalidManifest as error:
+                raise InvalidReply("GET", self.base_url + path, 200, reason=str(error)) from error
+            return ManifestReply(raw, media_type, digest, response.headers.copy())
+
+    def _manifest_path(self, repository: str, identifier: str) -> str:
+        return f"/v2/{repository}/manifests/{identifier}{self.pull_query}"
 
     async def put_manifest(self, repository: str, identifier: str, raw: bytes, media_type: str) -> Digest:
         """Stores the manifest under a tag or its digest and returns the digest."""
@@ -130,7 +158,7 @@ class RegistryClient(Uploads):
                 await self.expect(response, "HEAD", self.base_url + path, 200)
                 length = content_length(response.headers)
                 if length is None:
-                    raise RegistryError("HEAD", self.base_url + path, 200, reason="the reply does not say a length")
+                    raise InvalidReply("HEAD", self.base_url + path, 200, reason="the reply does not say a length")
                 return length
 
         return await self.retrying(ask)
@@ -172,7 +200,7 @@ class RegistryClient(Uploads):
                 try:
                     page = msgspec.json.decode(body, type=_Tags)
                 except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                    raise RegistryError("GET", url, 200, reason="not a tag list") from error
+                    raise InvalidReply("GET", url, 200, reason="not a tag list") from error
                 return page.tags or (), next_page(response.url, response.headers.get("Link", ""))
 
         return await self.retrying(ask)
@@ -194,6 +222,11 @@ class RegistryClient(Uploads):
             await self.expect(response, "DELETE", self.base_url + path, 202, 200, 204)
 
 
+def _accepting(accept: str, known: Descriptor | None) -> dict[str, str]:
+    """The headers of a question for a manifest; ``known`` is what need not be sent again."""
+    return {"Accept": accept} | ({"If-None-Match": f'"{known.digest}"'} if known is not None else {})
+
+
 def _media_type(response: ClientResponse) -> str:
     return response.headers.get("Content-Type", "").partition(";")[0].strip()
 
@@ -207,6 +240,17 @@ def _checked_digest(raw: bytes, identifier: str, what: str) -> Digest:
     if actual != asked:
         raise InvalidManifest(f"{what}: {len(raw)} bytes with {actual}")
     return actual
+
+
+def _manifest_type(response: ClientResponse, raw: bytes, what: str) -> str:
+    """What the registry calls the manifest. Raises InvalidManifest for a page that some gateway put in its place."""
+    media_type = _media_type(response)
+    if media_type not in media_types.MANIFESTS | media_types.INDEXES:
+        try:
+            msgspec.json.decode(raw)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise InvalidManifest(f"{what}: expected JSON, got {media_type or 'something without a type'}") from error
+    return media_type
 
 
 def _stated_descriptor(response: ClientResponse) -> Descriptor | None:

@@ -12,10 +12,10 @@ from aiohttp import ClientResponse
 
 from cache.oci.challenge import repository_scope
 from cache.oci.digest import Digest
-from cache.oci.errors import RegistryError, Unreachable
+from cache.oci.errors import InvalidReply, RegistryError, Unreachable
 from cache.oci.replies import content_length, content_range
 from cache.oci.session import RegistrySession
-from cache.oci.transport import reason_of
+from cache.oci.transport import check_plain, reason_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,7 @@ class Download:
         request = self._session.request("GET", self._path, headers=headers, scopes=self._scopes)
         response = await self._stack.enter_async_context(request)
         await self._session.expect(response, "GET", self._url, 200, 206)
+        check_plain(response)
         self._skip_bytes, self._size_bytes = self._placed(response)
         self._response = response
 
@@ -79,9 +80,9 @@ class Download:
             stated = content_range(response.headers)
             first, size = (stated[0], stated[2]) if stated else (self._position, None)
         if first > self._position:
-            raise RegistryError("GET", self._url, response.status, reason=f"asked for {self._position}, got {first}")
+            raise InvalidReply("GET", self._url, response.status, reason=f"asked for {self._position}, got {first}")
         if size is None:
-            raise RegistryError("GET", self._url, response.status, reason="the reply does not say how long the blob is")
+            raise InvalidReply("GET", self._url, response.status, reason="the reply does not say how long the blob is")
         if self._start > size:
             raise RegistryError("GET", self._url, 416, reason=f"byte {self._start} of {size}")
         return self._position - first, size

@@ -7,6 +7,7 @@ OCIError
     ├── NotFound                                        404
     ├── Denied                                          401 and 403
     ├── RateLimited(retry_after_s)                      429
+    ├── InvalidReply                                    a reply that cannot be what was asked for
     └── Unreachable                                     no answer at all: DNS, connect, TLS, reset, time-out
 """
 
@@ -110,6 +111,10 @@ class RateLimited(RegistryError):
     ) -> None:
         super().__init__(method, url, 429, details)
         self.retry_after_s = retry_after_s
+
+
+class InvalidReply(RegistryError):
+    """A reply of success that is none: a page for people, wrong bytes, no length; says nothing about the content."""
 
 
 class Unreachable(RegistryError):

@@ -14,6 +14,7 @@ from aiohttp import ClientResponse
 from cache.oci.auth import Authenticator, TokenCache
 from cache.oci.credentials import ANONYMOUS, Credential
 from cache.oci.errors import Denied, RegistryError
+from cache.oci.profile import Profile
 from cache.oci.redirect import parse_url, same_origin
 from cache.oci.retry import Backoff
 from cache.oci.transport import Body, Transport, failure
@@ -25,7 +26,8 @@ class RegistrySession:
     """One registry as one identity.
 
     ``base_url`` is ``scheme://host[:port]``, ``name`` what people call the registry (``docker.io``). ``namespace``
-    tells a proxy for several registries which one is meant (distribution-spec, "Registry Proxying").
+    tells a proxy for several registries which one is meant (distribution-spec, "Registry Proxying"). ``profile`` is
+    what is known of the registry; clients of the same registry share one, so that each lesson is paid for once.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class RegistrySession:
         name: str = "",
         namespace: str = "",
         backoff: Backoff | None = None,
+        profile: Profile | None = None,
     ) -> None:
         self.base = parse_url(base_url.rstrip("/"))
         self.base_url = base_url.rstrip("/")
@@ -45,6 +48,7 @@ class RegistrySession:
         self.credential = credential
         self.pull_query = f"?ns={quote(namespace)}" if namespace else ""
         self.backoff = backoff or Backoff()
+        self.profile = profile or Profile()
         self._transport = transport
         self._authenticator = Authenticator(transport, self.base_url, credential, tokens or TokenCache(), self.name)
 

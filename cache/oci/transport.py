@@ -15,7 +15,7 @@ from types import TracebackType
 import aiohttp
 from aiohttp import ClientResponse
 
-from cache.oci.errors import InvalidManifest, RegistryError, Unreachable
+from cache.oci.errors import InvalidReply, RegistryError, Unreachable
 from cache.oci.redirect import RefusedRedirect, Target, follow, parse_url
 from cache.oci.replies import error_of
 
@@ -189,18 +189,27 @@ async def failure(method: str, url: str, response: ClientResponse) -> RegistryEr
     """The error that a reply stands for, with what its body says."""
     try:
         body = await read_limited(response, ERROR_BODY_BYTES, "the error")
-    except (InvalidManifest, aiohttp.ClientError):
+    except (InvalidReply, aiohttp.ClientError):
         body = b""
     return error_of(method, url, response.status, response.headers, body, now=datetime.now(UTC))
 
 
+def check_plain(response: ClientResponse) -> None:
+    """Returns when the body is as it is stored. Raises InvalidReply when it was compressed, which we never ask for."""
+    coding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if coding not in ("", "identity"):
+        reason = "the body came compressed, though it was asked for as it is"
+        raise InvalidReply(response.method, str(response.url), response.status, reason=reason)
+
+
 async def read_limited(response: ClientResponse, limit_bytes: int, what: str) -> bytes:
-    """The whole body, at most ``limit_bytes`` of it. Raises InvalidManifest when ``what`` is longer."""
+    """The whole body, at most ``limit_bytes`` of it. Raises InvalidReply when ``what`` is longer."""
     parts: list[bytes] = []
     total = 0
     async for part in response.content.iter_any():
         total += len(part)
         if total > limit_bytes:
-            raise InvalidManifest(f"{what} is longer than {limit_bytes} bytes")
+            reason = f"{what} is longer than {limit_bytes} bytes"
+            raise InvalidReply(response.method, str(response.url), response.status, reason=reason)
         parts.append(part)
     return b"".join(parts)

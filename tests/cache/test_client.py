@@ -10,12 +10,13 @@ from aiohttp import web
 
 from cache.errors import SizeMismatch
 from cache.oci import media_types
-from cache.oci.client import RegistryClient
+from cache.oci.client import ManifestReply, RegistryClient
 from cache.oci.credentials import Credential
 from cache.oci.descriptor import Descriptor
 from cache.oci.digest import Digest
-from cache.oci.errors import InvalidManifest, NotFound, RateLimited, RegistryError, Unreachable
+from cache.oci.errors import InvalidManifest, InvalidReply, NotFound, RateLimited, RegistryError, Unreachable
 from cache.oci.manifest import make_manifest, parse_manifest
+from cache.oci.profile import Profile
 from cache.oci.retry import Backoff
 from cache.oci.transport import Transport
 from cache.oci.uploads import bytes_source
@@ -318,7 +319,7 @@ async def test_a_manifest_with_another_digest(transport):
         return web.Response(body=raw, content_type=media_types.OCI_MANIFEST)
 
     async with fake_registry(handle) as fake:
-        with pytest.raises(InvalidManifest, match=f"a/b {DIGEST}: 20 bytes with {Digest.of(raw)}"):
+        with pytest.raises(InvalidReply, match=f"a/b {DIGEST}: 20 bytes with {Digest.of(raw)}"):
             await to_fake(transport, fake).get_manifest("a/b", str(DIGEST))
 
 
@@ -333,7 +334,7 @@ async def test_a_manifest_without_end(transport):
         return response
 
     async with fake_registry(handle) as fake:
-        with pytest.raises(InvalidManifest, match="longer than 8388608 bytes"):
+        with pytest.raises(InvalidReply, match="longer than 8388608 bytes"):
             await to_fake(transport, fake).get_manifest("a/b", "latest")
     assert len(sent) < 100
 
@@ -520,7 +521,7 @@ async def test_tags_over_several_pages(transport):
 
 async def test_a_proxy_for_several_registries_is_told_which_one(transport):
     async def handle(request):
-        return web.Response(body=BLOB)
+        return web.Response(body=b"{}")
 
     async with fake_registry(handle) as fake:
         client = RegistryClient(transport, fake.url, namespace="r.test:5000")
@@ -538,9 +539,50 @@ async def test_long_headers_are_read(transport):
         assert len((await to_fake(transport, fake).ping())["x-long"]) == 60_000
 
 
-async def test_bodies_are_not_decompressed(transport):
+async def test_bodies_that_were_compressed_for_the_way_are_refused(transport):
     async def handle(request):
-        return web.Response(body=BLOB, headers={"Content-Encoding": "gzip"})
+        return web.Response(body=b"{}", headers={"Content-Encoding": "gzip", "Content-Type": media_types.OCI_MANIFEST})
 
     async with fake_registry(handle) as fake:
-        assert await read(to_fake(transport, fake)) == BLOB
+        for reading in (read(to_fake(transport, fake)), to_fake(transport, fake).get_manifest("a/b", "latest")):
+            with pytest.raises(InvalidReply, match="came compressed"):
+                await reading
+    assert len(fake.seen) == 2
+
+
+async def test_a_page_is_no_manifest(transport):
+    async def handle(request):
+        return web.Response(text="<html>be back soon</html>", content_type="text/html")
+
+    async with fake_registry(handle) as fake:
+        with pytest.raises(InvalidReply, match="expected JSON, got text/html"):
+            await to_fake(transport, fake).get_manifest("a/b", "latest")
+
+
+async def test_a_manifest_that_is_known_is_not_sent_again(client, registry):
+    manifest = await put_image(client)
+    assert await client.check_manifest("a/b", "latest", manifest.descriptor) == manifest.descriptor
+    other = Descriptor(media_type=media_types.OCI_MANIFEST, digest=DIGEST, size=1)
+    assert await client.check_manifest("a/b", "latest", other) == manifest.descriptor
+    assert [request.status for request in registry.requests() if request.method == "HEAD"][-2:] == [304, 200]
+
+
+@pytest.mark.parametrize("head", [{"status": 405}, {"headers": {"Content-Type": media_types.OCI_MANIFEST}}])
+async def test_a_registry_that_does_not_answer_head_is_asked_with_get_from_then_on(transport, head):
+    raw = b'{"schemaVersion":2}'
+
+    async def handle(request):
+        if request.method == "HEAD":
+            return web.Response(**head)
+        if str(Digest.of(raw)) in request.headers.get("If-None-Match", ""):
+            return web.Response(status=304)
+        return web.Response(body=raw, content_type=media_types.OCI_MANIFEST)
+
+    async with fake_registry(handle) as fake:
+        profile = Profile()
+        one, other = (RegistryClient(transport, fake.url, backoff=QUICK, profile=profile) for _ in range(2))
+        found = await one.check_manifest("a/b", "latest")
+        assert isinstance(found, ManifestReply)
+        assert found.raw == raw
+        assert await other.check_manifest("a/b", "latest", found.descriptor) == found.descriptor
+    assert [seen.method for seen in fake.seen] == ["HEAD", "GET", "GET"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,18 +45,26 @@ class Proxy:
 
 @asynccontextmanager
 async def running_proxy(
-    tmp: Path, upstreams: dict[str, str], *, store: Store | None = None, tag_ttl_s: float = 60.0, **settings: Any
+    tmp: Path,
+    upstreams: Mapping[str, str | Upstream],
+    *,
+    store: Store | None = None,
+    tag_ttl_s: float = 60.0,
+    **settings: Any,
 ) -> AsyncIterator[Proxy]:
     """A proxy in front of these upstreams (the first one is the default), ``cache/`` hosted.
 
-    ``settings`` are more of ProxyConfig's.
+    One that is given by its URL does not remember what is not there. ``settings`` are more of ProxyConfig's.
     """
-    freshness = Freshness(tag_ttl_s=tag_ttl_s)
+    freshness = Freshness(tag_ttl_s=tag_ttl_s, negative_ttl_s=0.0)
     config = ProxyConfig(
         host="127.0.0.1",
         port=0,
         store_url="",
-        upstreams={name: Upstream(name, url, freshness=freshness) for name, url in upstreams.items()},
+        upstreams={
+            name: known if isinstance(known, Upstream) else Upstream(name, known, freshness=freshness)
+            for name, known in upstreams.items()
+        },
         default_upstream=next(iter(upstreams), None),
         hosted=("cache",),
         **settings,
