@@ -1,181 +1,178 @@
-"""The store in an S3 bucket, through boto3.
+"""The store in an S3 bucket.
 
-The server must honour conditional writes (``If-None-Match``, ``If-Match``): records are changed by them. ``check``
-makes sure of that. boto3 blocks, so its calls run on threads of the store's own.
+Objects go over aiohttp (``s3_wire``), so that no thread carries their bytes; boto3 finds endpoint and credentials and
+does what is rare (``s3_session``). No request of a client makes a listing. What the server can do is found out by
+``check``, which refuses one that does not honour conditional writes: records are changed by them.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import ParamSpec, Protocol, TypeVar
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import ParamSpec, TypeVar
 
-from cache import paths, ranges
-from cache.errors import BlobNotFound
+import structlog
+
+from cache import durable, paths, ranges, s3_sweep
+from cache.errors import BlobNotFound, StoreUnavailable
 from cache.oci.digest import Digest
-from cache.s3_client import MAX_CONNECTIONS, KeyMissing, S3Client, S3Location
+from cache.part_intake import Intake, MemoryBudget
+from cache.s3_answers import KeyMissing
+from cache.s3_bucket import S3Bucket
+from cache.s3_capabilities import Capabilities
+from cache.s3_location import S3Location
+from cache.s3_probe import Probe
 from cache.s3_reading import S3OpenBlob, object_size_bytes
 from cache.s3_records import S3Records
-from cache.s3_writing import S3IncomingBlob
-from cache.store import CHUNK_BYTES, Absent, BlobWriter, Record
+from cache.s3_wire import Bytes
+from cache.s3_writing import S3Writer
+from cache.store import Absent, BlobWriter, Record, Swept
 
-PART_BYTES = 16 << 20
-"""Blobs from this size on are uploaded in parts of this size."""
+UPLOAD_MEMORY_BYTES = 64 << 20
+"""What may wait in memory to be uploaded, of all writers together; more waits in temporary files."""
 
-PARTS_IN_FLIGHT = 2
+_THREADS = 8
 P = ParamSpec("P")
 T = TypeVar("T")
+log = structlog.get_logger()
 
 
 class S3Store:
-    """A store in a bucket. Credentials come from where the AWS tools look for them. Also Enumerable.
+    """A store in a bucket. Credentials come from where the AWS tools look for them.
 
-    A writer holds at most three parts of ``PART_BYTES``: one that fills and two under way.
+    Also Enumerable, Presigned and Sweepable. ``spool_dir`` is where bytes wait that memory has no room for; None = the
+    temporary directory.
     """
 
-    def __init__(self, location: S3Location) -> None:
+    def __init__(self, location: S3Location, spool_dir: Path | None = None) -> None:
         self._location = location
-        self._client = S3Client(location)
-        self._records = S3Records(self._client)
-        self._threads = ThreadPoolExecutor(MAX_CONNECTIONS, thread_name_prefix="s3-store")
+        self._bucket = S3Bucket(location)
+        self._records = S3Records(self._bucket)
+        self._spool_dir = spool_dir
+        self._memory = MemoryBudget(UPLOAD_MEMORY_BYTES)
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="s3-store")
+        self._probed: Capabilities | None = None
 
     @property
     def url(self) -> str:
         return self._location.url
 
     async def check(self) -> None:
-        await self._run(self._records.check)
+        """Returns when the bucket can be written and read. The first time it also finds out what the server can do, and
+        logs that. Raises StoreUnavailable, also for a server that cannot be used safely."""
+        if self._probed is None:
+            self._probed = self._bucket.capabilities = await Probe(self._bucket).run()
+            await self._tell(self._probed)
+        await self._bucket.request("be written", "PUT", paths.PROBE, body=Bytes(b"probe"))
+        await self._bucket.request("be read", "GET", paths.PROBE)
+
+    @property
+    def capabilities(self) -> Capabilities | None:
+        """What the server can do; None before the first ``check``."""
+        return self._probed
 
     async def close(self) -> None:
+        await self._bucket.close()
         await asyncio.to_thread(self._threads.shutdown)
-        self._client.close()
+
+    # Blobs
 
     async def stat(self, digest: Digest) -> int | None:
-        return await self._run(object_size_bytes, self._client, f"look for {digest}", paths.blob(digest))
+        return await object_size_bytes(self._bucket, f"look for {digest}", paths.blob(digest))
 
     @asynccontextmanager
     async def open(
         self, digest: Digest, start: int = 0, stop: int | None = None
     ) -> AsyncGenerator[AsyncIterator[bytes], None]:
         ranges.check_bounds(start, stop)
-        operation = f"read {digest}"
+        blob = S3OpenBlob(self._bucket, f"read {digest}", paths.blob(digest), start, stop)
         try:
-            blob = await self._run(S3OpenBlob, self._client, operation, paths.blob(digest), start, stop)
+            await blob.begin()
         except KeyMissing as error:
             raise BlobNotFound(digest) from error
-        chunks = self._chunks(blob)
+        chunks = blob.chunks()
         try:
             yield chunks
         finally:
             await chunks.aclose()
-            await self._run(blob.close)
-
-    async def _chunks(self, blob: S3OpenBlob) -> AsyncGenerator[bytes, None]:
-        while chunk := await self._run(blob.read, CHUNK_BYTES):
-            yield chunk
+            blob.close()
 
     @asynccontextmanager
     async def writer(self, expected: Digest | None = None) -> AsyncGenerator[BlobWriter, None]:
-        writer = _Writer(self._run, S3IncomingBlob(self._client, expected))
+        intake = Intake(expected, self._memory, self._spool_dir)
+        writer = S3Writer(self._bucket, self._run, intake, expected)
         try:
             yield writer
         finally:
             await writer.discard()
 
     async def delete(self, digest: Digest) -> None:
-        await self._run(self._client.remove, f"delete {digest}", paths.blob(digest))
+        await self._bucket.request(f"delete {digest}", "DELETE", paths.blob(digest))
 
     async def blobs(self) -> AsyncIterator[tuple[Digest, int]]:
         """Every blob with its size in bytes, in no order."""
-        async for name, size_bytes in self._list("list blobs", paths.BLOBS):
+        async for name, found in s3_sweep.objects(self._bucket, "list blobs", paths.BLOBS):
             digest = paths.blob_digest(name)
             if digest is not None:
-                yield digest, size_bytes
+                yield digest, int(found["Size"])
+
+    async def presigned_url(self, digest: Digest, expires_s: int) -> str | None:
+        """A URL with which anybody can GET the blob for ``expires_s`` seconds, or until the credentials end."""
+        return await self._bucket.presign(f"sign a URL for {digest}", paths.blob(digest), expires_s)
+
+    # Records
 
     async def get(self, name: str) -> Record | None:
-        return await self._run(self._records.get, name)
+        return await self._records.get(name)
 
     async def put(self, name: str, value: bytes, expected: str | Absent | None = None) -> str:
-        return await self._run(self._records.put, name, value, expected)
+        return await self._records.put(name, value, expected)
 
     async def remove(self, name: str, expected: str | None = None) -> None:
-        await self._run(self._records.remove, name, expected)
+        await self._records.remove(name, expected)
 
     async def names(self, prefix: str) -> AsyncIterator[str]:
         """The names of all records under ``prefix``, in no order."""
         stored_prefix = paths.record(paths.check_record_prefix(prefix))
-        async for name, _ in self._list("list records", stored_prefix):
-            yield name.removeprefix(paths.RECORDS)
+        async for name, found in s3_sweep.objects(self._bucket, "list records", stored_prefix):
+            if found["Size"]:  # an empty object is what is left of a record
+                yield name.removeprefix(paths.RECORDS)
 
-    async def _list(self, operation: str, prefix: str) -> AsyncIterator[tuple[str, int]]:
-        token = ""
-        while True:
-            objects, token = await self._run(self._client.list_page, operation, prefix, token)
-            for found in objects:
-                yield self._location.name(found["Key"]), int(found["Size"])
-            if not token:
-                return
+    # Maintenance
+
+    async def sweep(self, older_than_s: float) -> Swept:
+        """Removes what was begun longer ago than ``older_than_s`` seconds and never committed."""
+        return await s3_sweep.sweep(self._bucket, datetime.fromtimestamp(time.time() - older_than_s, UTC))
+
+    async def abort_rule(self) -> timedelta | None:
+        """After how long the bucket itself aborts unfinished uploads; None when no rule does.
+
+        Raises StoreUnavailable when the rules cannot be read: not every server has them, not every account may.
+        """
+        return await s3_sweep.abort_rule(self._bucket)
+
+    async def _tell(self, found: Capabilities) -> None:
+        log.info("s3_probed", store=self.url, lacks=list(found.missing()))
+        try:
+            rule = await self.abort_rule()
+        except StoreUnavailable as error:
+            log.info("s3_abort_rule_unknown", store=self.url, error=str(error))
+            return
+        if rule is None:
+            log.warning("s3_abort_rule_missing", store=self.url, advice="AbortIncompleteMultipartUpload after 1 day")
 
     async def _run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Does blocking work on one of the store's threads."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: work(*args, **kwargs))
 
+        def translated() -> T:
+            try:
+                return work(*args, **kwargs)
+            except OSError as error:
+                raise durable.store_failure(self.url, "keep a blob on its way in", error) from error
 
-class _Run(Protocol):
-    """``S3Store._run``."""
-
-    async def __call__(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T: ...
-
-
-class _Writer:
-    """Collects parts, and keeps a few of them under way."""
-
-    def __init__(self, run: _Run, blob: S3IncomingBlob) -> None:
-        self._run = run
-        self._blob = blob
-        self._part = bytearray()
-        self._sent = 0
-        self._in_flight: deque[asyncio.Task[None]] = deque()
-
-    async def write(self, data: bytes) -> None:
-        rest = memoryview(data)
-        while rest:
-            room_bytes = PART_BYTES - len(self._part)
-            self._part += rest[:room_bytes]
-            rest = rest[room_bytes:]
-            if len(self._part) == PART_BYTES:
-                await self._send()
-
-    async def commit(self, digest: Digest) -> int:
-        if not self._sent:
-            return await self._run(self._blob.put_whole, self._part, digest)
-        if self._part:
-            await self._send()
-        await self._wait(0)
-        return await self._run(self._blob.finish, digest)
-
-    async def discard(self) -> None:
-        """Ends the writing; removes what was not committed."""
-        if self._in_flight:
-            await asyncio.wait(self._in_flight)
-        for task in self._in_flight:
-            if not task.cancelled():
-                task.exception()  # marks it as seen: the writer has failed of another reason already
-        await self._run(self._blob.discard)
-
-    async def _send(self) -> None:
-        part, self._part = self._part, bytearray()
-        self._sent += 1
-        multipart = await self._run(self._blob.begin_part, part)
-        await self._wait(PARTS_IN_FLIGHT - 1)
-        self._in_flight.append(asyncio.create_task(self._run(multipart.send, self._sent, part)))
-
-    async def _wait(self, most: int) -> None:
-        """Returns when at most so many parts are under way; raises what a part has raised."""
-        while len(self._in_flight) > most:
-            # Not awaited itself: cancelling the writer must not leave a thread behind that still sends.
-            await asyncio.wait([self._in_flight[0]])
-            self._in_flight.popleft().result()
+        return await asyncio.get_running_loop().run_in_executor(self._threads, translated)

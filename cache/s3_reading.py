@@ -1,101 +1,96 @@
-"""Objects coming out of a bucket. Everything here blocks."""
+"""Objects coming out of a bucket."""
 
 from __future__ import annotations
 
-import threading
-from typing import Any
+from collections.abc import AsyncGenerator
 
-from cache.errors import StoreUnavailable
-from cache.s3_client import KeyMissing, RangeEmpty, S3Client
+from cache.s3_answers import KeyMissing, RangeEmpty, ServerFailed
+from cache.s3_bucket import S3Bucket
+from cache.s3_wire import S3Reply
 
-_READ_ATTEMPTS = 4
+_RESUMES = 4
+"""How often a read is taken up again without a byte in between."""
 
 
-def object_size_bytes(client: S3Client, operation: str, name: str) -> int | None:
-    """The size of what is stored under a name, or None when there is nothing."""
+async def object_size_bytes(bucket: S3Bucket, operation: str, name: str) -> int | None:
+    """The size of what is stored under a name, or None when there is nothing.
+
+    A GET of one byte and no HEAD: it costs the same, and a HEAD's 404 has no body that tells a missing key from a
+    missing bucket.
+    """
     try:
-        return int(client.call(operation, "head_object", name, (KeyMissing,))["ContentLength"])
-    except KeyMissing:
-        # The answer to a HEAD has no body, and so does not tell a missing key from a missing bucket.
-        return _size_of_missing(client, operation, name)
-
-
-def _size_of_missing(client: S3Client, operation: str, name: str) -> int | None:
-    try:
-        reply = client.call(operation, "get_object", name, (KeyMissing, RangeEmpty), Range="bytes=0-0")
+        reply = await bucket.open(operation, name, {"Range": "bytes=0-0"}, (KeyMissing, RangeEmpty))
     except KeyMissing:
         return None
     except RangeEmpty:
         return 0
-    reply["Body"].close()
-    return int(reply["ContentRange"].rpartition("/")[2])
+    try:
+        total = reply.headers.get("Content-Range", "").rpartition("/")[2] or reply.headers.get("Content-Length", "")
+        if reply.status == 206:
+            await reply.whole()  # its one byte, so that the connection can be used again
+    except ServerFailed:
+        pass  # the size is known all the same
+    finally:
+        reply.close()
+    if not total.isdecimal():
+        raise bucket.failure(operation, "the server does not say how long the object is")
+    return int(total)
 
 
 class S3OpenBlob:
-    """An object being read, in one ranged GET; a broken connection is followed by another from where it broke.
+    """An object being read, in one ranged GET; a broken connection is followed by another from where it broke."""
 
-    Opening one raises KeyMissing. The lock keeps a cancelled reader's ``close`` away from a thread that still reads.
-    """
-
-    def __init__(self, client: S3Client, operation: str, name: str, start: int, stop: int | None) -> None:
-        self._client = client
+    def __init__(self, bucket: S3Bucket, operation: str, name: str, start: int, stop: int | None) -> None:
+        self._bucket = bucket
         self._operation = operation
         self._name = name
         self._position = start
         self._stop = stop
-        self._body: Any = None
-        self._lock = threading.Lock()
-        self._begin()
+        self._reply: S3Reply | None = None
 
-    def read(self, size_bytes: int) -> bytes:
-        """The next bytes, at most so many; none at the end."""
-        with self._lock:
-            attempt = 1
-            while True:
-                try:
-                    return self._read(size_bytes)
-                except StoreUnavailable:
-                    if attempt == _READ_ATTEMPTS:
-                        raise
-                attempt += 1
-                self._begin_again()
-
-    def close(self) -> None:
-        """Gives up the connection."""
-        with self._lock:
-            self._drop()
-
-    def _read(self, size_bytes: int) -> bytes:
-        if self._body is None:
-            return b""
-        data = self._client.read(self._operation, self._body, size_bytes)
-        self._position += len(data)
-        return data
-
-    def _begin(self) -> None:
+    async def begin(self) -> None:
+        """Asks for the bytes from the present position on. Raises KeyMissing."""
         if self._stop is not None and self._position >= self._stop:
-            if object_size_bytes(self._client, self._operation, self._name) is None:
-                raise KeyMissing
+            if await object_size_bytes(self._bucket, self._operation, self._name) is None:
+                raise KeyMissing(404, "NoSuchKey")
             return
         last = "" if self._stop is None else self._stop - 1
         ranged = {"Range": f"bytes={self._position}-{last}"} if self._position or last != "" else {}
         try:
-            reply = self._client.call(self._operation, "get_object", self._name, (KeyMissing, RangeEmpty), **ranged)
+            self._reply = await self._bucket.open(self._operation, self._name, ranged, (KeyMissing, RangeEmpty))
         except RangeEmpty:
             return
-        self._body = reply["Body"]
-        if ranged and "ContentRange" not in reply:
-            self._drop()
-            raise self._client.failure(self._operation, "the server takes no notice of ranges")
+        if ranged and self._reply.status != 206:
+            self.close()
+            raise self._bucket.failure(self._operation, "the server takes no notice of ranges")
 
-    def _begin_again(self) -> None:
-        self._drop()
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """The bytes. Raises StoreUnavailable."""
+        resumes = 0
+        while self._reply is not None:
+            try:
+                data = await self._reply.read()
+            except ServerFailed as error:
+                resumes += 1
+                if resumes == _RESUMES:
+                    raise self._bucket.failure(self._operation, str(error)) from error
+                await self._begin_again()
+                continue
+            if not data:
+                return
+            resumes = 0
+            self._position += len(data)
+            yield data
+
+    def close(self) -> None:
+        """Gives up the connection."""
+        if self._reply is not None:
+            self._reply.close()
+        self._reply = None
+
+    async def _begin_again(self) -> None:
+        self.close()
         try:
-            self._begin()
+            await self.begin()
         except KeyMissing as error:
-            raise self._client.failure(self._operation, "it went while it was read") from error
-
-    def _drop(self) -> None:
-        if self._body is not None:
-            self._body.close()
-        self._body = None
+            raise self._bucket.failure(self._operation, "it went while it was read") from error

@@ -1,114 +1,103 @@
-"""Records in a bucket, under compare-and-swap by conditional writes. Everything here blocks.
+"""Records in a bucket, under compare-and-swap by conditional writes.
 
 A record's version is its object's ETag. The stored form holds a random version beside the value, so equal values never
 have equal ETags, and a writer whose answer was lost can tell its own write from another's.
+
+An empty object is no record. Where DELETE takes no conditions, a record that is removed under compare-and-swap becomes
+one: its content is swapped for nothing.
 """
 
 from __future__ import annotations
 
 import secrets
-from typing import Any
 
 from cache import paths, record_format
 from cache.errors import RecordConflict
-from cache.s3_client import ConditionFailed, KeyMissing, S3Client
-from cache.s3_writing import checksum
+from cache.s3_answers import ConditionFailed, KeyMissing
+from cache.s3_bucket import S3Bucket
+from cache.s3_wire import Bytes, checksum
 from cache.store import Absent, Record
+
+_LOST = (ConditionFailed, KeyMissing)
 
 
 class S3Records:
     """The records of a bucket."""
 
-    def __init__(self, client: S3Client) -> None:
-        self._client = client
-        self._conditions_hold = False
+    def __init__(self, bucket: S3Bucket) -> None:
+        self._bucket = bucket
 
-    def get(self, name: str) -> Record | None:
+    async def get(self, name: str) -> Record | None:
         """The record, or None when there is none."""
-        found = self._fetch(name)
-        return None if found is None else Record(record_format.decode(name, found[0]).value, found[1])
+        found = await self._fetch(name)
+        if found is None or not found[0]:
+            return None
+        return Record(record_format.decode(name, found[0]).value, found[1])
 
-    def put(self, name: str, value: bytes, expected: str | Absent | None) -> str:
+    async def put(self, name: str, value: bytes, expected: str | Absent | None) -> str:
         """Writes the record and returns its new version. Raises RecordConflict."""
         content = record_format.encode(secrets.token_hex(record_format.VERSION_BYTES), value)
-        condition = {} if expected is None else _condition(expected)
-        stored_name = paths.record(paths.check_record_name(name))
         try:
-            return self._store(f"write record {name}", stored_name, content, condition)
-        except (ConditionFailed, KeyMissing) as error:
-            found = self._fetch(name)
+            return await self._store(name, content, expected)
+        except _LOST as error:
+            found = await self._fetch(name)
             if found is not None and found[0] == content:
                 return found[1]  # the write of an earlier attempt, whose answer was lost
-            raise RecordConflict(name) from error
+            if found is None or found[0] or not isinstance(expected, Absent):
+                raise RecordConflict(name) from error
+            return await self._put_over_nothing(name, content, found[1])
 
-    def remove(self, name: str, expected: str | None) -> None:
+    async def remove(self, name: str, expected: str | None) -> None:
         """Removes the record if it is there. Raises RecordConflict."""
-        stored_name = paths.record(paths.check_record_name(name))
-        condition = {} if expected is None else _condition(expected)
+        if expected is not None and not self._bucket.capabilities.conditional_delete:
+            await self._empty(name, expected)
+            return
+        headers = {} if expected is None else {"If-Match": self._bucket.capabilities.etag(expected)}
         try:
-            self._client.call(
-                f"remove record {name}", "delete_object", stored_name, (KeyMissing, ConditionFailed), **condition
-            )
+            await self._bucket.request(f"remove record {name}", "DELETE", _stored(name), headers=headers, expect=_LOST)
         except KeyMissing:
             return
         except ConditionFailed as error:
-            if self._fetch(name) is not None:
+            if await self.get(name) is not None:
                 raise RecordConflict(name) from error
 
-    def check(self) -> None:
-        """Returns when the bucket can be written and read and honours conditions. Raises StoreUnavailable."""
-        operation = "be written and read"
-        self._store(operation, paths.PROBE, b"probe", {})
-        reply = self._client.call(operation, "get_object", paths.PROBE)
-        self._client.read(operation, reply["Body"], 1 << 10)
-        if not self._conditions_hold:
-            self._check_conditions()
-            self._conditions_hold = True
-
-    def _check_conditions(self) -> None:
-        name = paths.temporary(secrets.token_hex(16))
+    async def _put_over_nothing(self, name: str, content: bytes, etag: str) -> str:
+        """Writes where an emptied record was."""
         try:
-            self._store("be written", name, b"first", {})
-            if self._accepts(name, b"second", {"IfNoneMatch": "*"}):
-                raise self._unconditional("If-None-Match")
-            etag = self._store("be written", name, b"third", {})
-            if self._accepts(name, b"fourth", {"IfMatch": '"0123456789abcdef0123456789abcdef"'}):
-                raise self._unconditional("If-Match")
-            if not self._accepts(name, b"fifth", {"IfMatch": etag}):
-                raise self._unconditional("If-Match")
-        finally:
-            self._client.remove("be written", name)
+            return await self._store(name, content, etag)
+        except _LOST as error:
+            found = await self._fetch(name)
+            if found is not None and found[0] == content:
+                return found[1]
+            raise RecordConflict(name) from error
 
-    def _accepts(self, name: str, content: bytes, condition: dict[str, str]) -> bool:
+    async def _empty(self, name: str, expected: str) -> None:
         try:
-            self._store("be written", name, content, condition)
-        except (ConditionFailed, KeyMissing):
-            return False
-        return True
+            await self._store(name, b"", expected)
+        except _LOST as error:
+            if await self.get(name) is not None:
+                raise RecordConflict(name) from error
 
-    def _unconditional(self, header: str) -> Exception:
-        return self._client.failure(
-            "change records safely", f"the server does not honour {header} on writes, as Amazon S3 does"
-        )
-
-    def _fetch(self, name: str) -> tuple[bytes, str] | None:
+    async def _fetch(self, name: str) -> tuple[bytes, str] | None:
         """The stored form and the ETag."""
-        operation = f"read record {name}"
         try:
-            stored_name = paths.record(paths.check_record_name(name))
-            reply = self._client.call(operation, "get_object", stored_name, (KeyMissing,))
+            reply = await self._bucket.request(f"read record {name}", "GET", _stored(name), expect=(KeyMissing,))
         except KeyMissing:
             return None
-        return self._client.read(operation, reply["Body"], reply["ContentLength"]), reply["ETag"]
+        return reply.content, reply.etag
 
-    def _store(self, operation: str, stored_name: str, content: bytes, condition: dict[str, Any]) -> str:
-        expect = (ConditionFailed, KeyMissing) if condition else ()
-        reply = self._client.call(
-            operation, "put_object", stored_name, expect, Body=content, ChecksumSHA256=checksum(content), **condition
-        )
-        etag: str = reply["ETag"]
-        return etag
+    async def _store(self, name: str, content: bytes, expected: str | Absent | None) -> str:
+        body = Bytes(content)
+        headers = {"If-None-Match": "*"} if isinstance(expected, Absent) else {}
+        if isinstance(expected, str):
+            headers["If-Match"] = self._bucket.capabilities.etag(expected)
+        if self._bucket.capabilities.takes_checksums:
+            headers["x-amz-checksum-sha256"] = checksum(body.sha256)
+        expect = _LOST if expected is not None else ()
+        operation = f"write record {name}"
+        reply = await self._bucket.request(operation, "PUT", _stored(name), headers=headers, body=body, expect=expect)
+        return reply.etag
 
 
-def _condition(expected: str | Absent) -> dict[str, str]:
-    return {"IfNoneMatch": "*"} if isinstance(expected, Absent) else {"IfMatch": expected}
+def _stored(name: str) -> str:
+    return paths.record(paths.check_record_name(name))

@@ -1,205 +1,238 @@
-"""Blobs on their way into a bucket. Everything here blocks.
+"""Blobs on their way into a bucket.
 
-A small blob is one PutObject. A larger one is a multipart upload: under the blob's own key when its digest is known
-beforehand, and completed only when the content has proved to have it; else under a temporary key, and copied inside the
-bucket once it is known. What a dead writer leaves, uploads and temporary keys, is for the bucket's lifecycle rules.
+A blob smaller than a part is one conditional PUT with its SHA-256, so that S3 itself refuses other bytes. A larger one
+is a multipart upload to the blob's own key, with a few parts under way at once, and completed only when the whole has
+proved to have the digest.
+
+When the digest is not known beforehand there is no key to upload to. Then the parts wait in a temporary file on the
+local disk until it is, and go up in parallel. The other way, an upload to a temporary key and a copy inside the bucket,
+costs a request for every part of the copy, its time before the client gets its answer, and the whole upload even when
+the bucket has the blob already; here that costs one request.
 """
 
 from __future__ import annotations
 
-import base64
+import asyncio
 import contextlib
-import hashlib
-import secrets
-import threading
-from typing import Any
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from typing import Any, ParamSpec, Protocol, TypeVar
+from urllib.parse import quote
 
 from cache import paths
-from cache.errors import CacheError, DigestMismatch
+from cache.errors import CacheError, StoreUnavailable
 from cache.oci.digest import Digest
-from cache.s3_client import Answers, ConditionFailed, S3Client, UploadMissing
-from cache.s3_reading import S3OpenBlob, object_size_bytes
-from cache.verify import check_expected
+from cache.part_intake import READ_BYTES, Data, Intake, Part
+from cache.s3_answers import ConditionFailed, UploadMissing
+from cache.s3_bucket import S3Bucket
+from cache.s3_reading import object_size_bytes
+from cache.s3_wire import Body, checksum
+from cache.store import CHUNK_BYTES
 
 CONTENT_TYPE = "application/octet-stream"
-COPY_PART_BYTES = 1 << 30
-_PUT_ATTEMPTS = 3
+PARTS_IN_FLIGHT = 3
+"""Of one writer, beside the one that fills."""
+
+PUT_ATTEMPTS = 3
+LOOKS = 3
+LOOK_PAUSE_S = 0.1
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
-def checksum(data: bytes | bytearray) -> str:
-    """SHA-256 in the form of ``ChecksumSHA256``: servers that know it refuse other bytes."""
-    return base64.b64encode(hashlib.sha256(data).digest()).decode()
+class Run(Protocol):
+    """Does blocking work on a thread."""
+
+    async def __call__(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T: ...
+
+
+class _PartBody:
+    """A part as the body of a request."""
+
+    def __init__(self, run: Run, part: Part) -> None:
+        self._run = run
+        self._part = part
+        self.size_bytes = part.size_bytes
+        self.sha256 = part.sha256
+
+    async def chunks(self) -> AsyncIterator[Data]:
+        """Its bytes, from memory or from the file."""
+        if (held := self._part.in_memory) is not None:
+            for chunk in held:
+                yield chunk
+            return
+        for start in range(0, self.size_bytes, READ_BYTES):
+            yield await self._run(self._part.read, start, READ_BYTES)
 
 
 class Multipart:
-    """A multipart upload to one key."""
+    """A multipart upload of a blob."""
 
-    def __init__(self, client: S3Client, operation: str, name: str) -> None:
-        self._client = client
-        self._operation = operation
-        self._name = name
+    def __init__(self, bucket: S3Bucket, digest: Digest) -> None:
+        self._bucket = bucket
+        self._operation = f"store {digest}"
+        self._name = paths.blob(digest)
+        self._key = bucket.location.key(self._name)
+        self._checks = bucket.capabilities.takes_checksums
+        self._id = ""
         self._parts: dict[int, dict[str, Any]] = {}
-        reply = client.call(
-            operation, "create_multipart_upload", name, ContentType=CONTENT_TYPE, ChecksumAlgorithm="SHA256"
-        )
-        self._id: str = reply["UploadId"]
 
-    def send(self, number: int, data: bytearray) -> None:
+    async def begin(self) -> None:
+        """Opens the upload."""
+        checks: dict[str, Any] = {"ChecksumAlgorithm": "SHA256"} if self._checks else {}
+        reply = await self._bucket.call(
+            self._operation, "create_multipart_upload", Key=self._key, ContentType=CONTENT_TYPE, **checks
+        )
+        self._id = reply["UploadId"]
+
+    async def send(self, number: int, body: Body) -> None:
         """Uploads a part; several may be under way at once."""
-        sha256 = checksum(data)
-        reply = self._call("upload_part", PartNumber=number, Body=data, ChecksumSHA256=sha256)
-        self._parts[number] = {"PartNumber": number, "ETag": reply["ETag"], "ChecksumSHA256": sha256}
+        sums = {"ChecksumSHA256": checksum(body.sha256)} if self._checks else {}
+        headers = {"x-amz-checksum-sha256": sums["ChecksumSHA256"]} if self._checks else {}
+        query = f"partNumber={number}&uploadId={quote(self._id, safe='')}"
+        etag = await self._bucket.send_part(self._operation, self._name, query, headers, body)
+        self._parts[number] = {"PartNumber": number, "ETag": etag, **sums}
 
-    def copy(self, number: int, source: str, first: int, last: int) -> None:
-        """Makes a part of the bytes ``first`` to ``last`` (inclusive) of another stored name."""
-        location = self._client.location
-        reply = self._call(
-            "upload_part_copy",
-            PartNumber=number,
-            CopySource={"Bucket": location.bucket, "Key": location.key(source)},
-            CopySourceRange=f"bytes={first}-{last}",
-        )
-        result = reply["CopyPartResult"]
-        # Not every server computes the checksum of a copied part.
-        sums = {name: result[name] for name in ("ETag", "ChecksumSHA256") if name in result}
-        self._parts[number] = {"PartNumber": number, **sums}
-
-    def complete(self, size_bytes: int) -> None:
+    async def complete(self, size_bytes: int) -> None:
         """Makes the object visible, unless it is there already. Raises StoreUnavailable."""
-        parts = [self._parts[number] for number in sorted(self._parts)]
+        condition: dict[str, Any] = {"IfNoneMatch": "*"} if self._bucket.capabilities.conditional_complete else {}
+        parts = {"Parts": [self._parts[number] for number in sorted(self._parts)]}
         try:
-            self._call(
+            await self._bucket.call(
+                self._operation,
                 "complete_multipart_upload",
                 (ConditionFailed, UploadMissing),
-                MultipartUpload={"Parts": parts},
-                IfNoneMatch="*",
+                Key=self._key,
+                UploadId=self._id,
+                MultipartUpload=parts,
+                **condition,
             )
-        except (ConditionFailed, UploadMissing) as error:
+            self._id = ""
+        except (ConditionFailed, UploadMissing, StoreUnavailable) as error:
             # Somebody else stored it; or an earlier attempt of this very call did, and its answer was lost.
-            self.abort()
-            if object_size_bytes(self._client, self._operation, self._name) != size_bytes:
-                raise self._client.failure(self._operation, "another write came between, try again") from error
+            if not await stored(self._bucket, self._operation, self._name, size_bytes, error):
+                if isinstance(error, StoreUnavailable):
+                    raise
+                raise self._bucket.failure(self._operation, "another write came between, try again") from error
 
-    def abort(self) -> None:
-        """Removes the parts, as far as the server lets us: the rest is for the bucket's lifecycle rules."""
-        with contextlib.suppress(CacheError):
-            self._call("abort_multipart_upload")
+    async def abort(self) -> None:
+        """Removes the parts, as far as the server lets us: the rest is for the sweep and the bucket's own rules."""
+        if self._id:
+            with contextlib.suppress(CacheError, UploadMissing):
+                await self._bucket.call(
+                    self._operation, "abort_multipart_upload", (UploadMissing,), Key=self._key, UploadId=self._id
+                )
+            self._id = ""
 
-    def _call(self, method: str, expect: Answers = (), **parameters: Any) -> dict[str, Any]:
-        return self._client.call(self._operation, method, self._name, expect, UploadId=self._id, **parameters)
 
+async def stored(bucket: S3Bucket, operation: str, name: str, size_bytes: int, error: Exception) -> bool:
+    """True when the object is there after a write that failed with ``error``. When that met another write, which may be
+    going on this very moment, it is looked for a few times.
 
-class S3IncomingBlob:
-    """A blob being written. The lock orders a discard behind work whose caller was cancelled meanwhile.
-
-    ``expected`` is the digest, when it is known beforehand.
+    Raises StoreUnavailable, also when something of another size is there.
     """
+    looks = 1 if isinstance(error, StoreUnavailable) else LOOKS
+    for look in range(looks):
+        found_bytes = await object_size_bytes(bucket, operation, name)
+        if found_bytes == size_bytes:
+            return True
+        if found_bytes is not None:
+            raise bucket.failure(operation, f"expected {size_bytes} bytes there, found {found_bytes}: remove it")
+        if look < looks - 1:
+            await asyncio.sleep(LOOK_PAUSE_S)
+    return False
 
-    def __init__(self, client: S3Client, expected: Digest | None) -> None:
-        self._client = client
+
+class S3Writer:
+    """A blob on its way in. Hashing and the temporary file are a thread's, the bytes on the wire the event loop's."""
+
+    def __init__(self, bucket: S3Bucket, run: Run, intake: Intake, expected: Digest | None) -> None:
+        self._bucket = bucket
+        self._run = run
+        self._intake = intake
         self._expected = expected
-        self._temporary = "" if expected else paths.temporary(secrets.token_hex(16))
-        self._hash = hashlib.new(expected.algorithm if expected else "sha256")
-        self._size_bytes = 0
-        self._multipart: Multipart | None = None
-        self._staged = False
-        self._ended = False
-        self._lock = threading.Lock()
+        self._pending: list[bytes] = []
+        self._pending_bytes = 0
+        self._upload: Multipart | None = None
+        self._sent = 0
+        self._in_flight: deque[asyncio.Task[None]] = deque()
 
-    def begin_part(self, data: bytearray) -> Multipart:
-        """Hashes the next part, and returns the upload to send it to."""
-        with self._lock:
-            if self._ended:
-                raise RuntimeError("the blob's writer has ended: nothing more can be written")
-            self._hash.update(data)
-            self._size_bytes += len(data)
-            if self._multipart is None:
-                name = paths.blob(self._expected) if self._expected else self._temporary
-                self._multipart = Multipart(self._client, "write a blob", name)
-            return self._multipart
+    async def write(self, data: bytes) -> None:
+        self._pending.append(data)
+        self._pending_bytes += len(data)
+        if self._pending_bytes >= CHUNK_BYTES:
+            await self._take_in()
 
-    def put_whole(self, data: bytearray, digest: Digest) -> int:
-        """Stores a blob that has no parts, and returns its size in bytes. Raises DigestMismatch."""
-        check_expected(self._expected, digest)
-        with self._lock:
-            actual = Digest.of(data, digest.algorithm)
-            if actual != digest:
-                raise DigestMismatch(digest, actual, len(data))
-            self._put(data, digest)
-            self._ended = True
-        return len(data)
+    async def commit(self, digest: Digest) -> int:
+        await self._take_in()
+        parts = await self._run(self._intake.finish, digest)
+        size_bytes = self._intake.size_bytes
+        if not self._sent and len(parts) == 1:
+            await self._put_whole(digest, parts[0])
+        elif self._sent or not await self._is_there(digest):
+            for part in parts[self._sent :]:
+                await self._send(digest, part)
+            await self._wait(0)
+            if self._upload is not None:
+                await self._upload.complete(size_bytes)
+        return size_bytes
 
-    def finish(self, digest: Digest) -> int:
-        """Stores the parts that were sent as a blob, and returns its size in bytes. Raises DigestMismatch."""
-        check_expected(self._expected, digest)
-        with self._lock:
-            hashed = digest.algorithm == self._hash.name
-            if hashed:
-                self._require(digest, self._hash.hexdigest())
-            if self._multipart is not None:
-                self._multipart.complete(self._size_bytes)
-                self._multipart = None
-            if self._temporary:
-                self._staged = True
-                if not hashed:
-                    self._require(digest, self._read_again(digest.algorithm))
-                self._copy(digest)
-        return self._size_bytes
+    async def _is_there(self, digest: Digest) -> bool:
+        """True when somebody has stored the very same content already."""
+        found_bytes = await object_size_bytes(self._bucket, f"store {digest}", paths.blob(digest))
+        return found_bytes == self._intake.size_bytes
 
-    def discard(self) -> None:
+    async def discard(self) -> None:
         """Ends the writing; removes what was not committed."""
-        with self._lock:
-            self._ended = True
-            if self._multipart is not None:
-                self._multipart.abort()
-                self._multipart = None
-            if self._staged:
-                with contextlib.suppress(CacheError):
-                    self._client.remove("remove a temporary object", self._temporary)
-                self._staged = False
+        for task in self._in_flight:
+            task.cancel()
+        await asyncio.gather(*self._in_flight, return_exceptions=True)
+        if self._upload is not None:
+            await self._upload.abort()
+        await self._run(self._intake.discard)
 
-    def _require(self, digest: Digest, actual_hex: str) -> None:
-        actual = Digest(digest.algorithm, actual_hex)
-        if actual != digest:
-            raise DigestMismatch(digest, actual, self._size_bytes)
+    async def _take_in(self) -> None:
+        data, self._pending, self._pending_bytes = self._pending, [], 0
+        filled = await self._run(self._intake.add, data)
+        if self._expected is not None:
+            for part in filled:
+                await self._send(self._expected, part)
 
-    def _put(self, data: bytearray, digest: Digest) -> None:
+    async def _send(self, digest: Digest, part: Part) -> None:
+        if self._upload is None:
+            self._upload = Multipart(self._bucket, digest)
+            await self._upload.begin()
+        await self._wait(PARTS_IN_FLIGHT - 1)
+        self._sent = part.number
+        self._in_flight.append(asyncio.create_task(self._send_one(self._upload, part)))
+
+    async def _send_one(self, upload: Multipart, part: Part) -> None:
+        await upload.send(part.number, _PartBody(self._run, part))
+        part.release()
+
+    async def _wait(self, most: int) -> None:
+        """Returns when at most so many parts are under way; raises what a part has raised."""
+        while len(self._in_flight) > most:
+            await asyncio.wait([self._in_flight[0]])
+            self._in_flight.popleft().result()
+
+    async def _put_whole(self, digest: Digest, part: Part) -> None:
         operation, name = f"store {digest}", paths.blob(digest)
-        for _ in range(_PUT_ATTEMPTS):
+        headers = {"If-None-Match": "*", "Content-Type": CONTENT_TYPE}
+        if self._bucket.capabilities.takes_checksums:
+            headers["x-amz-checksum-sha256"] = checksum(part.sha256)
+        body = _PartBody(self._run, part)
+        for _ in range(PUT_ATTEMPTS):
             try:
-                self._client.call(
-                    operation,
-                    "put_object",
-                    name,
-                    (ConditionFailed,),
-                    Body=bytes(data),
-                    ContentType=CONTENT_TYPE,
-                    ChecksumSHA256=checksum(data),
-                    IfNoneMatch="*",
+                await self._bucket.request(
+                    operation, "PUT", name, headers=headers, body=body, expect=(ConditionFailed,)
                 )
                 return
-            except ConditionFailed:
-                # There already; or, rarely, its writer or somebody who deletes it is at work this very moment.
-                if object_size_bytes(self._client, operation, name) == len(data):
+            except (ConditionFailed, StoreUnavailable) as error:
+                # There already; or an earlier attempt of this very write had put it there, and its answer was lost.
+                if await stored(self._bucket, operation, name, part.size_bytes, error):
                     return
-        raise self._client.failure(operation, "other writes came between, try again")
-
-    def _read_again(self, algorithm: str) -> str:
-        hash_ = hashlib.new(algorithm)
-        reading = S3OpenBlob(self._client, "verify a blob", self._temporary, 0, None)
-        try:
-            while data := reading.read(1 << 20):
-                hash_.update(data)
-        finally:
-            reading.close()
-        return hash_.hexdigest()
-
-    def _copy(self, digest: Digest) -> None:
-        copy = Multipart(self._client, f"store {digest}", paths.blob(digest))
-        try:
-            for number, first in enumerate(range(0, self._size_bytes, COPY_PART_BYTES), 1):
-                copy.copy(number, self._temporary, first, min(first + COPY_PART_BYTES, self._size_bytes) - 1)
-            copy.complete(self._size_bytes)
-        except BaseException:
-            copy.abort()
-            raise
+                if isinstance(error, StoreUnavailable):
+                    raise
+        raise self._bucket.failure(operation, "other writes came between, try again")

@@ -132,3 +132,32 @@ class Enumerable(Protocol):
 
     def blobs(self) -> AsyncIterator[tuple[Digest, int]]:
         """Every blob with its size in bytes, in no order."""
+
+
+@runtime_checkable
+class Presigned(Protocol):
+    """A store that can let others fetch a blob from where it lies."""
+
+    async def presigned_url(self, digest: Digest, expires_s: int) -> str | None:
+        """A URL with which anybody can GET the blob for ``expires_s`` seconds at the most; None when there can be none.
+
+        It is as secret as the blob, is for GET alone (with or without a Range), and says nothing of whether the blob is
+        there.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What a sweep has removed: unfinished multipart uploads, and files or objects on their way in."""
+
+    uploads: int = 0
+    files: int = 0
+    files_bytes: int = 0
+
+
+@runtime_checkable
+class Sweepable(Protocol):
+    """A store in which writers that die leave something behind."""
+
+    async def sweep(self, older_than_s: float) -> Swept:
+        """Removes what was begun longer ago than ``older_than_s`` seconds and never committed; for maintenance."""

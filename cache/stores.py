@@ -43,7 +43,7 @@ def _open_filesystem(url: str, host: str, path: str) -> FilesystemStore:
 
 def _open_s3(bucket: str, path: str, environ: Mapping[str, str]) -> Store:
     from cache.s3 import S3Store
-    from cache.s3_client import S3Location
+    from cache.s3_location import S3Location
 
     return S3Store(
         S3Location(

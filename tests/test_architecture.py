@@ -23,7 +23,7 @@ MAX_FUNCTION_LINES = 60
 
 LEVELS = {
     0: """
-        cache.errors cache.store
+        cache.errors cache.s3_location cache.store
         cache.oci.codec cache.oci.config cache.oci.descriptor cache.oci.digest cache.oci.errors cache.oci.layer
         cache.oci.manifest cache.oci.media_types cache.oci.profile cache.oci.reference
         proxy.errors proxy.outcome proxy.rights
@@ -31,8 +31,8 @@ LEVELS = {
         builder.records
     """,
     1: """
-        cache.dockerfile_images cache.entry cache.keys cache.paths cache.ranges cache.record_format cache.singleflight
-        cache.together cache.verify
+        cache.dockerfile_images cache.entry cache.keys cache.paths cache.ranges cache.record_format cache.s3_answers
+        cache.s3_capabilities cache.s3_part_sizes cache.s3_patience cache.singleflight cache.together cache.verify
         cache.oci.challenge cache.oci.redirect cache.oci.replies cache.oci.retry
         proxy.admission proxy.config proxy.freshness proxy.hosts proxy.options proxy.ranges proxy.replies proxy.request
         proxy.routing proxy.settings
@@ -43,8 +43,9 @@ LEVELS = {
         builder.keys builder.links builder.metadata builder.plan builder.stage_scope builder.steps builder.tarformat
     """,
     2: """
-        cache.blob_files cache.durable cache.filesystem cache.memory cache.record_files
-        cache.s3 cache.s3_client cache.s3_reading cache.s3_records cache.s3_writing
+        cache.blob_files cache.durable cache.filesystem cache.memory cache.part_intake cache.record_files
+        cache.s3 cache.s3_bucket cache.s3_probe cache.s3_reading cache.s3_records cache.s3_session cache.s3_sweep
+        cache.s3_wire cache.s3_writing
         cache.oci.auth cache.oci.client cache.oci.credentials cache.oci.download cache.oci.registries cache.oci.session
         cache.oci.transport cache.oci.uploads
         proxy.caller proxy.certificate proxy.identity proxy.log proxy.spool proxy.upstreams proxy.users

@@ -1,29 +1,57 @@
 """A small S3 server on a real socket that misbehaves as told: for the faults that real servers do not show on demand.
 
-It knows objects (PUT, GET with ranges, HEAD, DELETE) and their conditions, and neither uploads nor listings.
+It passes the stores' contract suite, so what it does without being told otherwise is what a real server does: objects
+and their conditions, ranges, checksums, multipart uploads, listings, and a bucket's lifecycle rules.
 """
 
+import base64
 import hashlib
 import re
+import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
+from xml.sax.saxutils import escape
+
+from tests.s3_servers import BUCKET
+
+PAGE = 1000
 
 
 @dataclass
 class Faults:
-    """What the server shall do wrong. Numbers count down."""
+    """What the server shall do wrong. Numbers count down.
 
-    ignored_conditions: frozenset[str] = frozenset()
+    ``ignored`` holds the conditions of which it takes no notice: If-Match, If-None-Match, complete, delete, Range,
+    checksums, remembering (of uploads that were completed). ``on`` is a regular expression of the requests (method,
+    path, query) that ``errors``, ``lost_answers``, ``stalled`` and ``damaged_bodies`` are for.
+    """
+
+    ignored: frozenset[str] = frozenset()
     never_matching: bool = False
-    ignore_ranges: bool = False
+    bare_etags: bool = False
+    checksums_unknown: bool = False
+    expired_keys: frozenset[str] = frozenset()
+    on: str = ""
+    errors: list[tuple[int, str]] = field(default_factory=list)
     lost_answers: int = 0
+    stalled: int = 0
+    damaged_bodies: int = 0
     cut_bodies: int = 0
     cut_share: float = 0.5
-    errors: list[tuple[int, str]] = field(default_factory=list)
+
+
+@dataclass
+class Upload:
+    """A multipart upload that has not been completed."""
+
+    path: str
+    initiated: datetime
+    parts: dict[int, bytes] = field(default_factory=dict)
 
 
 @dataclass
@@ -32,8 +60,20 @@ class FakeS3:
 
     endpoint_url: str = ""
     objects: dict[str, bytes] = field(default_factory=dict)
+    modified: dict[str, datetime] = field(default_factory=dict)
+    uploads: dict[str, Upload] = field(default_factory=dict)
+    completed: dict[str, str] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
     faults: Faults = field(default_factory=Faults)
+    lifecycle: str = ""
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
+    stopped: threading.Event = field(default_factory=threading.Event)
+    lock: threading.RLock = field(default_factory=threading.RLock)
+
+    @property
+    def kinds(self) -> list[str]:
+        """What kinds of requests came: method, and the names in the query."""
+        return [re.sub(r" [^?]*", "", request) for request in self.requests]
 
 
 @contextmanager
@@ -52,6 +92,7 @@ def run_fake_s3() -> Iterator[FakeS3]:
     try:
         yield fake
     finally:
+        fake.stopped.set()
         server.shutdown()
         thread.join()
         server.server_close()
@@ -63,30 +104,78 @@ def _etag(content: bytes) -> str:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     state: FakeS3
 
     def do_PUT(self):
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        if self._failed_as_told():
+        body = self._body()
+        if self._failed_as_told() or self._damaged(body):
             return
-        if not self._conditions_hold():
-            self._error(412, "PreconditionFailed")
+        if "uploadId" in self.query:
+            self._put_part(body)
             return
-        self.state.objects[self._path()] = body
-        if self._lost():
-            return
+        with self.state.lock:
+            if not self._conditions_hold():
+                self._error(412, "PreconditionFailed")
+                return
+            self._store(self.place, body)
         self._answer(200, {"ETag": _etag(body)})
 
     def do_GET(self):
         if self._failed_as_told():
             return
-        content = self.state.objects.get(self._path())
+        if "list-type" in self.query:
+            self._list()
+        elif "uploads" in self.query:
+            self._list_uploads()
+        elif "lifecycle" in self.query:
+            self._answer_lifecycle()
+        else:
+            self._get_object()
+
+    do_HEAD = do_GET
+
+    def do_POST(self):
+        self._body()
+        if self._failed_as_told():
+            return
+        if "uploads" in self.query:
+            upload_id = secrets.token_hex(8)
+            self.state.uploads[upload_id] = Upload(self.place, self.state.now)
+            self._xml(
+                200, f"<InitiateMultipartUploadResult><UploadId>{upload_id}</UploadId></InitiateMultipartUploadResult>"
+            )
+        else:
+            self._complete(self.query["uploadId"])
+
+    def do_DELETE(self):
+        if self._failed_as_told():
+            return
+        if "uploadId" in self.query:
+            gone = self.state.uploads.pop(self.query["uploadId"], None) is None
+            self._error(404, "NoSuchUpload") if gone else self._answer(204, {})
+            return
+        with self.state.lock:
+            there = self.place in self.state.objects
+            if there and "delete" not in self.state.faults.ignored and not self._conditions_hold():
+                self._error(412, "PreconditionFailed")
+                return
+            self.state.objects.pop(self.place, None)
+        self._answer(204, {})
+
+    def log_message(self, *args):
+        """Keeps the tests' output clean."""
+
+    # Objects
+
+    def _get_object(self):
+        content = self.state.objects.get(self.place)
         if content is None:
             self._error(404, "NoSuchKey")
             return
         headers = {"ETag": _etag(content)}
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-        if asked is None or self.state.faults.ignore_ranges:
+        if asked is None or "Range" in self.state.faults.ignored:
             self._answer(200, headers, content)
             return
         first = int(asked[1])
@@ -97,44 +186,138 @@ class _Handler(BaseHTTPRequestHandler):
         headers["Content-Range"] = f"bytes {first}-{first + len(part) - 1}/{len(content)}"
         self._answer(206, headers, part)
 
-    do_HEAD = do_GET
-
-    def do_DELETE(self):
-        if self._failed_as_told():
-            return
-        if self._path() in self.state.objects and not self._conditions_hold():
-            self._error(412, "PreconditionFailed")
-            return
-        self.state.objects.pop(self._path(), None)
-        if not self._lost():
-            self._answer(204, {})
-
-    def log_message(self, *args):
-        """Keeps the tests' output clean."""
-
-    def _path(self):
-        return urlsplit(self.path).path
+    def _store(self, place, content):
+        self.state.objects[place] = content
+        self.state.modified[place] = self.state.now
 
     def _conditions_hold(self):
-        faults, content = self.state.faults, self.state.objects.get(self._path())
-        wanted = {name: self.headers.get(name) for name in ("If-Match", "If-None-Match")}
-        for name in faults.ignored_conditions:
-            wanted[name] = None
-        if wanted["If-None-Match"] == "*" and content is not None:
+        faults, content = self.state.faults, self.state.objects.get(self.place)
+        wanted = {name: self.headers.get(name) for name in ("If-Match", "If-None-Match") if name not in faults.ignored}
+        if wanted.get("If-None-Match") == "*" and content is not None:
             return False
-        if wanted["If-Match"] is None:
+        if wanted.get("If-Match") is None:
             return True
-        return not faults.never_matching and content is not None and wanted["If-Match"] == _etag(content)
+        if faults.never_matching or content is None:
+            return False
+        etag = _etag(content)
+        return wanted["If-Match"] == (etag.strip('"') if faults.bare_etags else etag)
+
+    # Multipart uploads
+
+    def _put_part(self, body):
+        upload = self.state.uploads.get(self.query["uploadId"])
+        if upload is None:
+            self._error(404, "NoSuchUpload")
+            return
+        upload.parts[int(self.query["partNumber"])] = body
+        self._answer(200, {"ETag": _etag(body)})
+
+    def _complete(self, upload_id):
+        result = f"<CompleteMultipartUploadResult><ETag>{escape(upload_id)}</ETag></CompleteMultipartUploadResult>"
+        with self.state.lock:
+            if self.state.completed.get(upload_id) == self.place:
+                self._xml(200, result)
+                return
+            upload = self.state.uploads.get(upload_id)
+            if upload is None:
+                self._error(404, "NoSuchUpload")
+                return
+            if "complete" not in self.state.faults.ignored and not self._conditions_hold():
+                self._error(412, "PreconditionFailed")
+                return
+            self._store(self.place, b"".join(upload.parts[number] for number in sorted(upload.parts)))
+            if "remembering" not in self.state.faults.ignored:
+                self.state.completed[upload_id] = self.place
+            del self.state.uploads[upload_id]
+        self._xml(200, result)
+
+    # The bucket
+
+    def _list(self):
+        prefix = f"{self.place.rstrip('/')}/{self.query.get('prefix', '')}"
+        after = self.query.get("continuation-token", "")
+        found = sorted(place for place in list(self.state.objects) if place.startswith(prefix) and place > after)
+        page, more = found[:PAGE], len(found) > PAGE
+        items = "".join(
+            f"<Contents><Key>{escape(place.removeprefix(f'/{BUCKET}/'))}</Key><Size>{len(self.state.objects[place])}</Size>"
+            f"<LastModified>{self.state.modified[place]:%Y-%m-%dT%H:%M:%SZ}</LastModified></Contents>"
+            for place in page
+        )
+        token = f"<NextContinuationToken>{escape(page[-1])}</NextContinuationToken>" if more else ""
+        self._xml(200, f"<ListBucketResult>{token}{items}</ListBucketResult>")
+
+    def _list_uploads(self):
+        items = "".join(
+            f"<Upload><Key>{escape(upload.path.removeprefix(f'/{BUCKET}/'))}</Key><UploadId>{upload_id}</UploadId>"
+            f"<Initiated>{upload.initiated:%Y-%m-%dT%H:%M:%SZ}</Initiated></Upload>"
+            for upload_id, upload in self.state.uploads.items()
+        )
+        self._xml(
+            200, f"<ListMultipartUploadsResult><IsTruncated>false</IsTruncated>{items}</ListMultipartUploadsResult>"
+        )
+
+    def _answer_lifecycle(self):
+        if self.state.lifecycle:
+            self._xml(200, f"<LifecycleConfiguration>{self.state.lifecycle}</LifecycleConfiguration>")
+        else:
+            self._error(404, "NoSuchLifecycleConfiguration")
+
+    # Requests and replies
+
+    @property
+    def place(self):
+        return unquote(urlsplit(self.path).path)
+
+    @property
+    def query(self):
+        pairs = parse_qs(urlsplit(self.path).query, keep_blank_values=True)
+        return {name: values[0] for name, values in pairs.items()}
+
+    def _body(self):
+        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+
+    def _damaged(self, body):
+        """True when the bytes are not those that were announced, and it has been said so."""
+        faults = self.state.faults
+        if self._told() and body and faults.damaged_bodies > 0:
+            faults.damaged_bodies -= 1
+            body = bytes([body[0] ^ 1]) + body[1:]
+        announced = self.headers.get("x-amz-checksum-sha256")
+        if announced is not None and faults.checksums_unknown:
+            self._error(501, "NotImplemented")
+            return True
+        digest = hashlib.sha256(body).digest()
+        right = self.headers.get("x-amz-content-sha256") in (digest.hex(), "UNSIGNED-PAYLOAD")
+        right = right and announced in (None, base64.b64encode(digest).decode())
+        if not right and "checksums" not in faults.ignored:
+            self._error(400, "BadDigest")
+            return True
+        return False
+
+    def _told(self):
+        """True when this request is one of those that the faults are for."""
+        return re.search(self.state.faults.on, f"{self.command} {self.path}") is not None
 
     def _failed_as_told(self):
-        self.state.requests.append(f"{self.command} {self._path()}")
-        if not self.state.faults.errors:
+        names = "&".join(self.query)
+        self.state.requests.append(f"{self.command} {self.place}" + (f"?{names}" if names else ""))
+        faults = self.state.faults
+        if any(f"Credential={key}/" in self.headers.get("Authorization", "") for key in faults.expired_keys):
+            self._error(403, "ExpiredToken")
+        elif not self.place.startswith(f"/{BUCKET}"):
+            self._error(404, "NoSuchBucket")
+        elif self._told() and faults.stalled > 0:
+            faults.stalled -= 1
+            self.state.stopped.wait()
+            self.close_connection = True
+        elif self._told() and faults.errors:
+            self._error(*faults.errors.pop(0))
+        else:
             return False
-        self._error(*self.state.faults.errors.pop(0))
         return True
 
     def _lost(self):
-        if self.state.faults.lost_answers <= 0:
+        if self.command in ("GET", "HEAD") or self.state.faults.lost_answers <= 0 or not self._told():
             return False
         self.state.faults.lost_answers -= 1
         self.close_connection = True
@@ -144,7 +327,12 @@ class _Handler(BaseHTTPRequestHandler):
         body = f"<Error><Code>{code}</Code><Message>the key testsecretkey is wrong</Message></Error>".encode()
         self._answer(status, {"Content-Type": "application/xml"}, body)
 
+    def _xml(self, status, document):
+        self._answer(status, {"Content-Type": "application/xml"}, document.encode())
+
     def _answer(self, status, headers, body=b""):
+        if status < 300 and self._lost():
+            return
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
