@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
-import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from aiohttp import web
 
@@ -18,21 +19,25 @@ from proxy.config import ProxyConfig
 from proxy.handlers import Endpoints
 from proxy.hosts import KnownHosts
 from proxy.identity import TOKEN_PATH
-from proxy.middleware import answer_errors, log_requests, refuse_unknown_hosts
+from proxy.middleware import RequestWatch, answer_errors, refuse_unknown_hosts
 from proxy.services import Services, make_services
 
 HEADER_BYTES = 64 * 1024
-SHUTDOWN_S = 10.0
+CUT_S = 0.5
+"""How long what is cut short may take to notice."""
 
 
 def make_app(services: Services) -> web.Application:
     """The application that answers with these services."""
     endpoints = Endpoints(services)
-    app = web.Application(
-        middlewares=[log_requests, answer_errors, refuse_unknown_hosts(_known_hosts(services.config))]
-    )
+    watch = RequestWatch(services.metrics, services.drain)
+    known = functools.lru_cache(maxsize=1)(_known_hosts)  # asked for every request, made anew when it changes
+    check_host = refuse_unknown_hosts(lambda: known(services.config.hosts))
+    app = web.Application(middlewares=[watch.handle, answer_errors, check_host])
+    app.on_response_prepare.append(watch.prepare)
     app.router.add_get("/healthz", endpoints.health)
     app.router.add_get("/readyz", endpoints.ready)
+    app.router.add_get("/metrics", endpoints.metrics)
     app.router.add_get(TOKEN_PATH, endpoints.token)
     app.router.add_post(TOKEN_PATH, endpoints.token)
     app.router.add_post(LOOKUP_PATH, endpoints.lookup)
@@ -40,42 +45,77 @@ def make_app(services: Services) -> web.Application:
     return app
 
 
-def _known_hosts(config: ProxyConfig) -> KnownHosts:
+def _known_hosts(configured: tuple[str, ...]) -> KnownHosts:
     """What the proxy is called: as configured, and as the machine calls itself, with and without its domain."""
     machine = socket.gethostname().lower()
-    return KnownHosts(frozenset({*config.hosts, machine, machine.partition(".")[0]}))
+    return KnownHosts(frozenset({*configured, machine, machine.partition(".")[0]}))
+
+
+@dataclass(frozen=True, slots=True)
+class RunningProxy:
+    """A proxy that listens on ``port``."""
+
+    services: Services
+    site: web.TCPSite
+    port: int
+    certificate: Certificate | None
+
+    async def change(self, config: ProxyConfig) -> tuple[str, ...]:
+        """Puts another configuration in force for new requests, and returns the options that differ.
+
+        What runs goes on. Raises ConfigError; then all is as it was.
+        """
+        changed = await self.services.change(config)
+        if self.certificate is not None and config.tls is not None:
+            await asyncio.to_thread(self.certificate.refresh, config.tls)
+        return changed
+
+    async def drain(self) -> None:
+        """Returns when what runs has ended, or the configured time is over; new connections come to an end before."""
+        drain, limit_s = self.services.drain, self.services.config.drain_s
+        drain.draining = True
+        balancer_s = min(drain.balancer_s, limit_s)
+        await asyncio.sleep(balancer_s)
+        await self.site.stop()
+        await drain.idle(self.services.uploads.__len__, limit_s - balancer_s)
 
 
 @asynccontextmanager
-async def serve(config: ProxyConfig, store: Store) -> AsyncIterator[int]:
-    """Serves until the context ends; gives the port that it listens on.
+async def serve(config: ProxyConfig, store: Store) -> AsyncIterator[RunningProxy]:
+    """Serves until the context ends.
 
-    Raises OSError when that cannot be had, ConfigError when files that the configuration names cannot be used.
+    Raises OSError when the address cannot be had, ConfigError when files that the configuration names cannot be used.
     """
-    async with Transport() as transport, _certificate(config) as tls:
+    async with Transport() as transport, _certificate(config) as certificate:
         services = make_services(config, store, transport)
         # Long tokens come in headers; handlers are not cancelled when a client leaves, the work may be others' too.
         runner = web.AppRunner(
             make_app(services),
             access_log=None,
             handler_cancellation=False,
-            shutdown_timeout=SHUTDOWN_S,
+            shutdown_timeout=CUT_S,
             max_line_size=HEADER_BYTES,
             max_field_size=HEADER_BYTES,
             auto_decompress=False,  # what is pushed is stored as it came
         )
         await runner.setup()
         try:
-            site = web.TCPSite(runner, config.host or None, config.port, backlog=1024, ssl_context=tls)
+            site = web.TCPSite(
+                runner,
+                config.host or None,
+                config.port,
+                backlog=1024,
+                ssl_context=certificate.context if certificate else None,
+            )
             await site.start()
-            yield runner.addresses[0][1]
+            yield RunningProxy(services, site, runner.addresses[0][1], certificate)
         finally:
             await services.close()
             await runner.cleanup()
 
 
 @asynccontextmanager
-async def _certificate(config: ProxyConfig) -> AsyncIterator[ssl.SSLContext | None]:
+async def _certificate(config: ProxyConfig) -> AsyncIterator[Certificate | None]:
     """What to serve HTTPS with, kept up to date; None for plain HTTP."""
     if config.tls is None:
         yield None
@@ -83,6 +123,6 @@ async def _certificate(config: ProxyConfig) -> AsyncIterator[ssl.SSLContext | No
     certificate = Certificate(config.tls)
     watcher = asyncio.create_task(certificate.watch())
     try:
-        yield certificate.context
+        yield certificate
     finally:
         watcher.cancel()

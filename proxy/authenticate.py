@@ -19,6 +19,10 @@ class Authentication:
     """
 
     def __init__(self, users: Users, rules: Rules) -> None:
+        self.change(users, rules)
+
+    def change(self, users: Users, rules: Rules) -> None:
+        """Knows these users from now on."""
         self._users = users
         self._guests_welcome = rules.admit(GUEST)
 

@@ -11,6 +11,7 @@ from cache.entry import FEATURES_HEADER, LOOKUP_FEATURE
 from cache.oci.digest import Digest
 from proxy.caller import Caller
 from proxy.outcome import Outcome
+from proxy.request import Request
 from proxy.rights import Right
 from proxy.routing import Proxied, Route
 
@@ -20,6 +21,8 @@ UPSTREAM = web.RequestKey("upstream", str)
 """The upstream that the request goes to, for messages; absent for our own."""
 WHO = web.RequestKey("who", str)
 """Who asks, once that is known."""
+ASKED: web.RequestKey[Request] = web.RequestKey("asked")
+"""What is asked for, once that is understood; absent outside ``/v2/``."""
 API_HEADERS = {"Docker-Distribution-API-Version": "registry/2.0", FEATURES_HEADER: LOOKUP_FEATURE}
 
 

@@ -26,8 +26,12 @@ class Certificate:
         self.context = self._current
         self.context.sni_callback = self._choose
 
-    def refresh(self) -> None:
-        """Reads the files if they have changed. What cannot be used is logged, and the former certificate stays."""
+    def refresh(self, files: Tls | None = None) -> None:
+        """Reads the files if they, or their names, have changed.
+
+        What cannot be used is logged, and the former certificate stays.
+        """
+        self._files = files or self._files
         try:
             state = self._state()
             if state == self._seen:

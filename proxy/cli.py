@@ -1,4 +1,7 @@
-"""``crossdock proxy``: reads the options, opens the store, serves until it is told to stop."""
+"""``crossdock proxy``: reads the options, opens the store, serves until it is told to stop.
+
+SIGHUP: reads the configuration again. SIGTERM and SIGINT: end what runs, then stop; a second one: stop now.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -15,12 +18,14 @@ import structlog
 from cache.errors import CacheError
 from cache.store import Store
 from cache.stores import open_store
-from proxy.app import serve
-from proxy.config import ProxyConfig
+from proxy.app import RunningProxy, serve
+from proxy.check import file_problems
+from proxy.config import LogStyle, ProxyConfig
 from proxy.errors import ConfigError
 from proxy.log import configure_logging
 from proxy.options import OPTIONS, Values, over, parse_toml
 from proxy.settings import make_config
+from proxy.summary import summarize
 
 log = structlog.get_logger()
 
@@ -33,14 +38,31 @@ log = structlog.get_logger()
         click.Option(
             ["--config", "config_file"], metavar="FILE", help="A TOML file with these options by these names."
         ),
+        click.Option(["--check-config"], is_flag=True, help="Say whether the configuration can be used, and end."),
     ],
 )
-def command(config_file: str | None, **options: str | tuple[str, ...] | None) -> None:
+def command(config_file: str | None, check_config: bool, **options: str | tuple[str, ...] | None) -> None:
     """Serve the registry proxy: a pull-through cache, a push proxy and hosted cache repositories."""
-    values = _said(options)
-    if config_file is not None:
-        values = over(values, parse_toml(_read_config(Path(config_file))))
-    asyncio.run(_serve(make_config(values, _default_store())))
+    said = _said(options)
+
+    def load() -> ProxyConfig:
+        return _load(said, Path(config_file) if config_file is not None else None)
+
+    config = load()
+    if check_config:
+        print("\n".join(("ok", *summarize(config))))
+        return
+    configure_logging(sys.stderr, config.log)
+    asyncio.run(_serve(config, load))
+
+
+def _load(said: Values, config_file: Path | None) -> ProxyConfig:
+    """The configuration as the command line and the file say it now. Raises ConfigError."""
+    values = over(said, parse_toml(_read_config(config_file))) if config_file is not None else said
+    config = make_config(values, _default_store())
+    if problems := file_problems(config):
+        raise ConfigError(problems)
+    return config
 
 
 def _said(options: Mapping[str, str | tuple[str, ...] | None]) -> Values:
@@ -55,7 +77,7 @@ def _said(options: Mapping[str, str | tuple[str, ...] | None]) -> Values:
 def main(argv: Sequence[str]) -> int:
     """Runs ``crossdock proxy`` with these arguments and returns its exit status: 2 for a configuration that is wrong,
     1 for what the machine refuses."""
-    configure_logging(sys.stderr)
+    configure_logging(sys.stderr, LogStyle())
     try:
         command.main(args=list(argv), prog_name="crossdock proxy", standalone_mode=False)
     except click.ClickException as error:
@@ -97,25 +119,53 @@ def _open_store(url: str) -> Store:
         raise ConfigError([f"store: {error}"]) from error
 
 
-async def _serve(config: ProxyConfig) -> None:
+async def _serve(config: ProxyConfig, load: Callable[[], ProxyConfig]) -> None:
+    told: asyncio.Queue[signal.Signals] = asyncio.Queue()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, told.put_nowait, number)
     store = _open_store(config.store_url)
     try:
         await store.check()
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
         try:
-            async with serve(config, store) as port:
-                _announce(config, store.url, port)
-                await stop.wait()
-                log.info("proxy_stopping")
+            async with serve(config, store) as proxy:
+                _announce(config, store.url, proxy.port)
+                await _obey(told, proxy, load)
         except OSError as error:
             raise OSError(
                 error.errno, f"cannot listen on {config.host}:{config.port}: {os.strerror(error.errno or 0)}"
             ) from error
     finally:
         await store.close()
+
+
+async def _obey(told: asyncio.Queue[signal.Signals], proxy: RunningProxy, load: Callable[[], ProxyConfig]) -> None:
+    """Returns when the proxy is to stop now."""
+    while await told.get() is signal.SIGHUP:
+        await _reload(proxy, load)
+    log.info("proxy_draining", drain_s=proxy.services.config.drain_s)
+    ended, again = asyncio.create_task(proxy.drain()), asyncio.create_task(_told_to_stop(told))
+    _, running = await asyncio.wait((ended, again), return_when=asyncio.FIRST_COMPLETED)
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
+    log.info("proxy_stopping", cut_short=proxy.services.drain.requests)
+
+
+async def _told_to_stop(told: asyncio.Queue[signal.Signals]) -> None:
+    while await told.get() is signal.SIGHUP:
+        log.warning("config_refused", problems=["the proxy is about to stop"])
+
+
+async def _reload(proxy: RunningProxy, load: Callable[[], ProxyConfig]) -> None:
+    """Puts the configuration in force as it is said now; one with faults is logged, and the old one stays."""
+    try:
+        config = await asyncio.to_thread(load)
+        changed = await proxy.change(config)
+    except ConfigError as error:
+        log.error("config_refused", problems=error.problems)
+        return
+    configure_logging(sys.stderr, config.log)
+    log.info("config_reloaded", changed=changed)
 
 
 def _announce(config: ProxyConfig, store_url: str, port: int) -> None:

@@ -11,7 +11,8 @@ ProxyError
     ├── Unsupported             405
     ├── TooLarge                413
     ├── OutOfOrder              416: an upload chunk or a range that does not fit
-    └── Misdirected             421: a Host that is no name of ours
+    ├── Misdirected             421: a Host that is no name of ours
+    └── Draining                503: the proxy is about to stop
 
 What an upstream or the store refused stays theirs (``cache.oci.errors``, ``cache.errors``); ``proxy.replies`` says
 what status and code each of them becomes.
@@ -107,6 +108,13 @@ class Misdirected(Refused):
 
     def __init__(self, message: str) -> None:
         super().__init__(421, "DENIED", message)
+
+
+class Draining(Refused):
+    """Work that would outlast the proxy; another replica, or this one soon, takes it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(503, "UNKNOWN", message)
 
 
 def no_manifest(repository: object, reference: object) -> Unknown:

@@ -65,6 +65,10 @@ class Fills:
         self._running: dict[Digest, Fill] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
+    def __len__(self) -> int:
+        """How many run."""
+        return len(self._running)
+
     def running(self, digest: Digest) -> Fill | None:
         """The fill of this blob, if one runs."""
         return self._running.get(digest)

@@ -15,9 +15,10 @@ from cache.errors import CacheError
 from cache.oci.reference import check_repository
 from proxy import identity, pulling, pushing
 from proxy.admission import needed_right, refusal
-from proxy.call import API_HEADERS, SCOPE, UPSTREAM, WANTED, WHO, Call, Wanted
+from proxy.call import API_HEADERS, ASKED, SCOPE, UPSTREAM, WANTED, WHO, Call, Wanted
 from proxy.caller import Caller
-from proxy.errors import CredentialsNeeded, InvalidRequest
+from proxy.errors import CredentialsNeeded, Draining, InvalidRequest
+from proxy.metrics import CONTENT_TYPE
 from proxy.outcome import BYPASS
 from proxy.request import (
     CancelUpload,
@@ -55,6 +56,7 @@ class Endpoints:
     async def registry(self, http: web.Request) -> web.StreamResponse:
         """Everything under ``/v2/``."""
         request = parse_request(http.method, http.rel_url.raw_path, http.query)
+        http[ASKED] = request
         if isinstance(request, Ping):
             return await self._ping(http)
         return await self._answer(await self._call(http, request.name, needed_right(request), request), request)
@@ -109,6 +111,8 @@ class Endpoints:
             case DeleteBlob():
                 return await pushing.delete_blob(self._services, call, request)
             case StartUpload():
+                if self._services.drain.draining:
+                    raise Draining("this proxy is about to stop: begin the upload anew")
                 return await pushing.start_upload(self._services, call, request)
             case UploadChunk():
                 return await pushing.upload_chunk(self._services, call, request)
@@ -148,15 +152,23 @@ class Endpoints:
         return web.Response(text="ok\n")
 
     async def ready(self, http: web.Request) -> web.Response:
-        """The store can be read and written; upstreams do not count."""
+        """The store can be read and written, and the proxy is not about to stop; upstreams do not count."""
+        self._services.drain.probed()
+        if self._services.drain.draining:
+            return web.Response(status=503, text="draining\n")
         if time.monotonic() >= self._ready_until:
             try:
                 await self._services.store.check()
             except CacheError as error:
                 log.warning("store_failed", error=str(error))
+                self._services.metrics.store_failed()
                 return web.Response(status=503, text="the store does not work\n")
             self._ready_until = time.monotonic() + READY_TTL_S
         return web.Response(text="ready\n")
+
+    async def metrics(self, http: web.Request) -> web.Response:
+        """What the proxy counts, for Prometheus."""
+        return web.Response(body=self._services.metrics.expose(), headers={"Content-Type": CONTENT_TYPE})
 
 
 def _lookup_request(body: bytes) -> LookupRequest:

@@ -2,23 +2,59 @@
 
 from __future__ import annotations
 
+import logging
+from contextvars import ContextVar
 from typing import TextIO
 
+import msgspec
 import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from proxy.config import LogStyle
+
+REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
+"""The request that is being answered; what it starts in the background keeps it."""
+_LEVELS = logging.getLevelNamesMapping()
+
+_processors: list[Processor] = []
+"""Changed in place: loggers that were used once keep the list."""
 
 
-def configure_logging(stream: TextIO) -> None:
-    """Sends all log events to ``stream``."""
-    renderer: structlog.typing.Processor = structlog.processors.JSONRenderer()
-    if stream.isatty():
-        renderer = structlog.dev.ConsoleRenderer()
+def configure_logging(stream: TextIO, style: LogStyle) -> None:
+    """Sends all log events to ``stream`` in this style; may be called again to change the style."""
+    as_text = style.form == "text" or (style.form is None and stream.isatty())
+    threshold = _LEVELS[style.level.upper()]
+
+    def drop_below(_: WrappedLogger, method: str, event: EventDict) -> EventDict:
+        if _LEVELS.get(method.upper(), logging.ERROR) < threshold:
+            raise structlog.DropEvent
+        return event
+
+    _processors[:] = [
+        drop_below,
+        add_request_id,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        structlog.dev.ConsoleRenderer(colors=stream.isatty()) if as_text else render_json,
+    ]
     structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
+        processors=_processors,
         logger_factory=structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=True,
     )
+
+
+def add_request_id(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Adds the request that the event belongs to, if it does to one."""
+    if request_id := REQUEST_ID.get():
+        event["request_id"] = request_id
+    return event
+
+
+def render_json(_: WrappedLogger, __: str, event: EventDict) -> str:
+    """One line of JSON; values that JSON does not have are written as text."""
+    return _encoder.encode(event).decode()
+
+
+_encoder = msgspec.json.Encoder(enc_hook=str)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import re
+import secrets
 import time
+from collections.abc import Callable
 
 import structlog
 from aiohttp import web
@@ -10,13 +14,84 @@ from aiohttp.typedefs import Handler, Middleware
 
 from cache.errors import CacheError
 from cache.oci.errors import OCIError
-from proxy.call import API_HEADERS, SCOPE, UPSTREAM, WANTED, WHO
+from proxy.call import API_HEADERS, ASKED, SCOPE, UPSTREAM, WANTED, WHO
+from proxy.drain import Drain
 from proxy.errors import CredentialsNeeded, Hidden, InvalidRequest, Misdirected, Refused
 from proxy.hosts import KnownHosts
 from proxy.identity import make_challenge
+from proxy.log import REQUEST_ID
+from proxy.metrics import Answered, Metrics
 from proxy.replies import ErrorReply, error_reply
+from proxy.request import UploadChunk, UploadStatus
+
+REQUEST_ID_HEADER = "X-Request-Id"
+QUIET_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
+"""Asked every few seconds by machines: worth a line only when they fail."""
+_SANE_ID = re.compile(r"[A-Za-z0-9._:+/=@-]{1,128}")
 
 log = structlog.get_logger()
+
+
+class RequestWatch:
+    """Names, counts and logs every request."""
+
+    def __init__(self, metrics: Metrics, drain: Drain) -> None:
+        self._metrics = metrics
+        self._drain = drain
+        self._prefix = secrets.token_hex(6) + "-"
+        self._numbers = itertools.count(1)
+
+    @web.middleware
+    async def handle(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Answers the request, and notes how that went."""
+        started_at = time.monotonic()
+        REQUEST_ID.set(self._request_id(request.headers.get(REQUEST_ID_HEADER)))
+        self._drain.requests += 1
+        response: web.StreamResponse | None = None
+        try:
+            response = await handler(request)
+            return response
+        except web.HTTPException as answer:
+            response = answer
+            raise
+        finally:
+            self._drain.requests -= 1
+            self._note(request, response, time.monotonic() - started_at)
+
+    async def prepare(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Adds what every reply says; an ending proxy lets go of connections, but not within an upload."""
+        response.headers[REQUEST_ID_HEADER] = REQUEST_ID.get()
+        if self._drain.draining and not isinstance(request.get(ASKED), UploadChunk | UploadStatus):
+            response.headers["Connection"] = "close"
+            response.force_close()
+
+    def _request_id(self, given: str | None) -> str:
+        if given is not None and _SANE_ID.fullmatch(given):
+            return given
+        return self._prefix + str(next(self._numbers))
+
+    def _note(self, request: web.Request, response: web.StreamResponse | None, seconds: float) -> None:
+        status = response.status if response is not None else 500
+        outcome = _outcome(status, response.headers.get("X-Cache", "") if response is not None else "")
+        asked = request.get(ASKED)
+        kind = type(asked).__name__ if asked is not None else "Other"
+        self._metrics.request(Answered(kind, outcome, seconds))
+        if status >= 500 or request.path not in QUIET_PATHS:
+            log.info(
+                "request_served",
+                method=request.method,
+                path=request.path,
+                status=status,
+                outcome=outcome,
+                duration_s=round(seconds, 4),
+            )
+
+
+def _outcome(status: int, cached: str) -> str:
+    """What became of a request, in one word."""
+    if status >= 500:
+        return "failed"
+    return "refused" if status >= 400 else cached or "done"
 
 
 @web.middleware
@@ -32,7 +107,7 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         return _response(request, reply)
 
 
-def refuse_unknown_hosts(known: KnownHosts) -> Middleware:
+def refuse_unknown_hosts(known: Callable[[], KnownHosts]) -> Middleware:
     """Refuses requests whose ``Host`` is no name of ours (``proxy.hosts``), whatever they are for."""
 
     @web.middleware
@@ -40,7 +115,7 @@ def refuse_unknown_hosts(known: KnownHosts) -> Middleware:
         if "Host" not in request.headers:
             raise InvalidRequest("UNSUPPORTED", "the request has no Host header")
         place = request.transport.get_extra_info("sockname") if request.transport is not None else None
-        if not known.accept(request.host, place[0] if place else ""):
+        if not known().accept(request.host, place[0] if place else ""):
             raise Misdirected("this proxy is not known by that host name: if it should be, start it with --host NAME")
         return await handler(request)
 
@@ -71,24 +146,3 @@ def _response(request: web.Request, reply: ErrorReply) -> web.Response:
     if reply.scope is not None:
         headers["WWW-Authenticate"] = str(make_challenge(request.scheme, request.host, reply.scope))
     return web.Response(status=reply.status, body=reply.body, content_type="application/json", headers=headers)
-
-
-@web.middleware
-async def log_requests(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Logs each request when it has been answered; health checks only when they fail."""
-    started_at = time.monotonic()
-    response: web.StreamResponse | None = None
-    try:
-        response = await handler(request)
-        return response
-    finally:
-        status = response.status if response is not None else 500
-        if status >= 500 or not request.path.endswith("z"):
-            log.info(
-                "request_served",
-                method=request.method,
-                path=request.path,
-                status=status,
-                outcome=response.headers.get("X-Cache", "") if response is not None else "",
-                duration_s=round(time.monotonic() - started_at, 4),
-            )

@@ -10,7 +10,7 @@ import msgspec
 
 from cache.errors import BlobNotFound, CacheError, DigestMismatch, SizeMismatch, StoreFull
 from cache.oci.errors import Denied, InvalidDigest, NotFound, OCIError, RateLimited, RegistryError
-from proxy.errors import CredentialsNeeded, OutOfOrder, Refused
+from proxy.errors import CredentialsNeeded, Draining, OutOfOrder, Refused
 from proxy.ranges import RangeNotSatisfiable
 
 
@@ -64,6 +64,8 @@ def _refused(error: Refused, scope: str) -> ErrorReply:
         case OutOfOrder():
             headers = {"Range": f"0-{max(0, error.received_bytes - 1)}"}
             return ErrorReply(416, error.code, str(error), headers=headers)
+        case Draining():
+            return ErrorReply(error.status, error.code, str(error), headers={"Retry-After": "1"})
     return ErrorReply(error.status, error.code, str(error))
 
 

@@ -42,6 +42,11 @@ class Proxied:
 Route = Hosted | Proxied
 
 
+def same_place(one: Route, other: Route) -> bool:
+    """True when both are the same repository, whatever the settings of its upstream were at either time."""
+    return (one.namespace, one.repository) == (other.namespace, other.repository)
+
+
 def route(config: ProxyConfig, name: str, ns: str | None) -> Route:
     """Where the repository ``name`` lives.
 

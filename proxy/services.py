@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
 from cache.catalog import Catalog
@@ -12,12 +13,15 @@ from proxy.access import Access
 from proxy.authenticate import Authentication
 from proxy.blobs import Blobs
 from proxy.config import ProxyConfig
+from proxy.drain import Drain
 from proxy.fills import Fills
 from proxy.held import HeldManifests
 from proxy.hosted import HostedRepositories
 from proxy.lookup import Lookup
 from proxy.manifests import Manifests
+from proxy.metrics import Metrics
 from proxy.mounts import Mounts
+from proxy.reload import Configuration
 from proxy.uploads import UploadSessions
 from proxy.upstreams import Upstreams
 from proxy.users import Users
@@ -27,7 +31,9 @@ from proxy.users import Users
 class Services:
     """What the endpoints call."""
 
-    config: ProxyConfig
+    configuration: Configuration
+    metrics: Metrics
+    drain: Drain
     store: Store
     authentication: Authentication
     upstreams: Upstreams
@@ -39,6 +45,23 @@ class Services:
     mounts: Mounts
     lookup: Lookup
 
+    @property
+    def config(self) -> ProxyConfig:
+        """The configuration in force now."""
+        return self.configuration.current
+
+    async def change(self, config: ProxyConfig) -> tuple[str, ...]:
+        """Puts another configuration in force for new requests, and returns the options that differ.
+
+        Users and tokens are read again. What runs, and what is remembered of upstreams, stays. Raises ConfigError; then
+        all is as it was.
+        """
+        users = await asyncio.to_thread(Users.load, config.users_file, config.tokens_file)
+        changed = self.configuration.change(config)
+        self.authentication.change(users, config.rules)
+        self.metrics.know(config.upstreams)
+        return changed
+
     async def close(self) -> None:
         """Ends what goes on in the background."""
         await self.manifests.close()
@@ -48,16 +71,22 @@ class Services:
 
 def make_services(config: ProxyConfig, store: Store, transport: Transport) -> Services:
     """The services for a configuration. Raises ConfigError for files that it names and that cannot be used."""
+    metrics = Metrics()
+    metrics.know(config.upstreams)
     catalog = Catalog(store)
-    upstreams = Upstreams(transport)
+    upstreams = Upstreams(transport, metrics)
     access = Access()
     fills = Fills(store, config.spool_dir)
     absences = Absences()
     blobs = Blobs(store, catalog, upstreams, access, absences, fills)
     manifests = Manifests(HeldManifests(catalog), upstreams, access, absences)
     hosted = HostedRepositories(store, catalog)
+    uploads = UploadSessions()
+    metrics.watch(fetches=fills.__len__, uploads=uploads.__len__)
     return Services(
-        config=config,
+        configuration=Configuration(config),
+        metrics=metrics,
+        drain=Drain(),
         store=store,
         authentication=Authentication(Users.load(config.users_file, config.tokens_file), config.rules),
         upstreams=upstreams,
@@ -65,7 +94,7 @@ def make_services(config: ProxyConfig, store: Store, transport: Transport) -> Se
         blobs=blobs,
         manifests=manifests,
         hosted=hosted,
-        uploads=UploadSessions(),
+        uploads=uploads,
         mounts=Mounts(store, blobs, hosted, upstreams, access),
         lookup=Lookup(blobs, manifests, hosted),
     )

@@ -27,7 +27,7 @@ from proxy.blobs import Blobs
 from proxy.errors import InvalidRequest, OutOfOrder, TooLarge, no_upload
 from proxy.hosted import HostedRepositories
 from proxy.ranges import ByteRange
-from proxy.routing import Hosted, Proxied, Route
+from proxy.routing import Hosted, Proxied, Route, same_place
 
 IDLE_S = 3600.0
 MAX_SESSIONS = 10_000
@@ -182,6 +182,10 @@ class UploadSessions:
         self._clock = clock
         self._sessions: dict[str, _Session] = {}
 
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._sessions)
+
     async def add(self, upload: Upload, route: Route, owner: str) -> str:
         """The id of a new session; sessions long untouched are given up. Raises TooLarge when there are too many."""
         oldest = self._clock() - IDLE_S
@@ -245,7 +249,7 @@ class UploadSessions:
 
     def _get(self, upload_id: str, route: Route, owner: str) -> _Session:
         session = self._sessions.get(upload_id)
-        if session is None or session.route != route or session.owner != owner:
+        if session is None or not same_place(session.route, route) or session.owner != owner:
             raise no_upload()
         return session
 

@@ -6,6 +6,7 @@ from cachetools import TTLCache
 
 from cache.oci.auth import TokenCache
 from cache.oci.client import RegistryClient
+from cache.oci.observer import UNOBSERVED, Observer
 from cache.oci.profile import Profile
 from cache.oci.retry import Backoff
 from cache.oci.transport import Transport
@@ -22,8 +23,9 @@ MAX_PROFILES = 1000
 class Upstreams:
     """Gives the client that speaks to an upstream with somebody's credential, and with no other."""
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Transport, observer: Observer = UNOBSERVED) -> None:
         self._transport = transport
+        self._observer = observer
         self._tokens = TokenCache()
         self._profiles: TTLCache[str, Profile] = TTLCache(MAX_PROFILES, PROFILE_TTL_S)
 
@@ -37,6 +39,7 @@ class Upstreams:
             name=upstream.name,
             backoff=BACKOFF,
             profile=self._profile(upstream.url),
+            observer=self._observer,
         )
 
     def _profile(self, url: str) -> Profile:

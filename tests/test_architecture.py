@@ -25,7 +25,7 @@ LEVELS = {
     0: """
         cache.errors cache.s3_location cache.store
         cache.oci.codec cache.oci.config cache.oci.descriptor cache.oci.digest cache.oci.errors cache.oci.layer
-        cache.oci.manifest cache.oci.media_types cache.oci.profile cache.oci.reference
+        cache.oci.manifest cache.oci.media_types cache.oci.observer cache.oci.profile cache.oci.reference
         proxy.errors proxy.outcome proxy.rights
         builder.changes builder.dockerfile.instructions builder.errors builder.events builder.flags builder.options
         builder.records
@@ -34,8 +34,8 @@ LEVELS = {
         cache.dockerfile_images cache.entry cache.keys cache.paths cache.ranges cache.record_format cache.s3_answers
         cache.s3_capabilities cache.s3_part_sizes cache.s3_patience cache.singleflight cache.together cache.verify
         cache.oci.challenge cache.oci.redirect cache.oci.replies cache.oci.retry
-        proxy.admission proxy.config proxy.freshness proxy.hosts proxy.options proxy.ranges proxy.replies proxy.request
-        proxy.routing proxy.settings
+        proxy.admission proxy.config proxy.freshness proxy.hosts proxy.options proxy.ranges proxy.reload proxy.replies
+        proxy.request proxy.routing proxy.settings proxy.summary
         builder.copy_rules builder.dockerfile.config_syntax builder.dockerfile.directives builder.dockerfile.durations
         builder.dockerfile.expansion builder.dockerfile.glob builder.dockerfile.lines builder.dockerfile.parser
         builder.dockerfile.statement builder.dockerfile.words builder.dockerfile.work_syntax builder.evaluate
@@ -48,7 +48,8 @@ LEVELS = {
         cache.s3_wire cache.s3_writing
         cache.oci.auth cache.oci.client cache.oci.credentials cache.oci.download cache.oci.registries cache.oci.session
         cache.oci.transport cache.oci.uploads
-        proxy.caller proxy.certificate proxy.identity proxy.log proxy.spool proxy.upstreams proxy.users
+        proxy.caller proxy.certificate proxy.check proxy.identity proxy.log proxy.metrics proxy.spool proxy.upstreams
+        proxy.users
         builder.archives builder.context builder.copy builder.decompress builder.digests builder.entries
         builder.isolation builder.layerdir builder.outputs builder.placement builder.rootfs builder.sandbox
         builder.sandbox_root builder.snapshot builder.stubs builder.tarlayer builder.tarread builder.unpack
@@ -56,8 +57,8 @@ LEVELS = {
     """,
     3: """
         cache.catalog cache.layers cache.stores cache.warm
-        proxy.absences proxy.access proxy.authenticate proxy.blobs proxy.fills proxy.held proxy.hosted proxy.lookup
-        proxy.manifests proxy.mounts proxy.services proxy.uploads
+        proxy.absences proxy.access proxy.authenticate proxy.blobs proxy.drain proxy.fills proxy.held proxy.hosted
+        proxy.lookup proxy.manifests proxy.mounts proxy.services proxy.uploads
         builder.bases builder.execute builder.layers builder.perform builder.push builder.run builder.stage_root
         builder.step_cache
     """,

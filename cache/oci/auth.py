@@ -21,6 +21,7 @@ from yarl import URL
 from cache.oci.challenge import Challenge, merge_scopes, parse_challenges
 from cache.oci.credentials import ANONYMOUS, Credential
 from cache.oci.errors import Denied, ErrorDetail, RegistryError
+from cache.oci.observer import UNOBSERVED, Observer
 from cache.oci.redirect import RefusedRedirect, check_step, parse_url
 from cache.oci.replies import with_query
 from cache.oci.transport import Transport, failure, read_limited
@@ -91,8 +92,16 @@ class Authenticator:
     """The ``Authorization`` of requests to one registry as one identity."""
 
     def __init__(
-        self, transport: Transport, base_url: str, credential: Credential, tokens: TokenCache, name: str = ""
+        self,
+        transport: Transport,
+        base_url: str,
+        credential: Credential,
+        tokens: TokenCache,
+        name: str = "",
+        *,
+        observer: Observer = UNOBSERVED,
     ) -> None:
+        self._observer = observer
         self._transport = transport
         self._base = parse_url(base_url)
         self._origin = base_url
@@ -166,6 +175,7 @@ class Authenticator:
         )
 
     async def _ask(self, method: str, url: str, headers: dict[str, str], data: bytes | None) -> Token:
+        self._observer.token_fetched(self._name)
         async with self._transport.request(method, url, headers, data) as response:
             if response.status != 200:
                 failed = await failure(method, url, response)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TypeVar
 from urllib.parse import quote
 
@@ -13,7 +14,8 @@ from aiohttp import ClientResponse
 
 from cache.oci.auth import Authenticator, TokenCache
 from cache.oci.credentials import ANONYMOUS, Credential
-from cache.oci.errors import Denied, RegistryError
+from cache.oci.errors import Denied, RegistryError, Unreachable
+from cache.oci.observer import UNOBSERVED, Observer
 from cache.oci.profile import Profile
 from cache.oci.redirect import parse_url, same_origin
 from cache.oci.retry import Backoff
@@ -41,6 +43,7 @@ class RegistrySession:
         namespace: str = "",
         backoff: Backoff | None = None,
         profile: Profile | None = None,
+        observer: Observer = UNOBSERVED,
     ) -> None:
         self.base = parse_url(base_url.rstrip("/"))
         self.base_url = base_url.rstrip("/")
@@ -50,7 +53,10 @@ class RegistrySession:
         self.backoff = backoff or Backoff()
         self.profile = profile or Profile()
         self._transport = transport
-        self._authenticator = Authenticator(transport, self.base_url, credential, tokens or TokenCache(), self.name)
+        self._observer = observer
+        self._authenticator = Authenticator(
+            transport, self.base_url, credential, tokens or TokenCache(), self.name, observer=observer
+        )
 
     @asynccontextmanager
     async def request(
@@ -84,11 +90,25 @@ class RegistrySession:
                 raise await self.failure(method, url, response)
             yield response
 
-    def _send(
+    @asynccontextmanager
+    async def _send(
         self, method: str, url: str, headers: Mapping[str, str] | None, data: Body, authorization: str | None
-    ) -> AbstractAsyncContextManager[ClientResponse]:
+    ) -> AsyncIterator[ClientResponse]:
         shown = {"Authorization": authorization} if authorization is not None else {}
-        return self._transport.request(method, url, {**(headers or {}), **shown}, data)
+        asked_at = time.monotonic()
+        answered = False
+        try:
+            async with self._transport.request(method, url, {**(headers or {}), **shown}, data) as response:
+                answered = True
+                self._observer.answered(self.name, response.status, time.monotonic() - asked_at, response.headers)
+                try:
+                    yield response
+                finally:
+                    self._observer.received(self.name, response.content.total_bytes)
+        except Unreachable:
+            if not answered:
+                self._observer.answered(self.name, None, time.monotonic() - asked_at, {})
+            raise
 
     async def failure(self, method: str, url: str, response: ClientResponse) -> RegistryError:
         """The error that a reply stands for; a refusal says who we were."""

@@ -71,8 +71,8 @@ async def running_proxy(
     )
     used = store or FilesystemStore(tmp / "store")
     try:
-        async with serve(config, used) as port:
-            yield Proxy(f"http://127.0.0.1:{port}", used)
+        async with serve(config, used) as running:
+            yield Proxy(f"http://127.0.0.1:{running.port}", used)
     finally:
         await used.close()
 
