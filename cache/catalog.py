@@ -5,19 +5,27 @@ Blobs are shared between repositories; that one may read them through a reposito
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+import msgspec
+
 from cache import paths
-from cache.errors import BlobNotFound, DamagedRecord
+from cache.errors import BlobNotFound, DamagedRecord, RecordConflict
 from cache.oci import codec, media_types
 from cache.oci.descriptor import Descriptor
 from cache.oci.digest import Digest
 from cache.oci.errors import InvalidManifest
 from cache.oci.manifest import Index, Manifest
-from cache.store import Store
+from cache.store import ABSENT, Store
 
 T = TypeVar("T")
+CONFLICT_TRIES = 100
+CONFLICT_PAUSE_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +34,12 @@ class TagEntry:
 
     descriptor: Descriptor
     checked_at: float
+
+
+class _Referrers(msgspec.Struct, frozen=True):
+    """The record of what refers to one manifest."""
+
+    manifests: tuple[Descriptor, ...] = ()
 
 
 class Catalog:
@@ -85,7 +99,7 @@ class Catalog:
         None when the repository does not have it, has it only as a blob, or when the bytes are gone.
         """
         descriptor = await self.member(namespace, repository, digest)
-        if descriptor is None or descriptor.media_type not in media_types.MANIFESTS | media_types.INDEXES:
+        if descriptor is None or not media_types.is_manifest(descriptor.media_type):
             return None
         try:
             async with self._store.open(digest) as chunks:
@@ -93,11 +107,63 @@ class Catalog:
         except BlobNotFound:
             return None
 
+    async def referrers(self, namespace: str, repository: str, subject: Digest) -> tuple[Descriptor, ...]:
+        """What has been noted to refer to a manifest; nothing when nothing does."""
+        record = await self._read(paths.referrers(namespace, repository, subject), _Referrers)
+        return record.manifests if record is not None else ()
+
+    async def change_referrers(
+        self,
+        namespace: str,
+        repository: str,
+        subject: Digest,
+        change: Callable[[tuple[Descriptor, ...]], tuple[Descriptor, ...]],
+    ) -> None:
+        """Notes what refers to a manifest now: what ``change``, a pure function, makes of what did before.
+
+        It is applied anew to what somebody else wrote meanwhile. Raises RecordConflict when that does not end.
+        """
+        name = paths.referrers(namespace, repository, subject)
+        for _ in range(CONFLICT_TRIES):
+            with contextlib.suppress(RecordConflict):
+                return await self._change_referrers(name, change)
+            await asyncio.sleep(random.random() * CONFLICT_PAUSE_S)  # noqa: S311 - spreads writers
+        raise RecordConflict(name)
+
+    async def _change_referrers(
+        self, name: str, change: Callable[[tuple[Descriptor, ...]], tuple[Descriptor, ...]]
+    ) -> None:
+        record = await self._store.get(name)
+        before = _decode(name, record.value, _Referrers).manifests if record is not None else ()
+        after = change(before)
+        if after == before:
+            return
+        if after:
+            value = codec.encode(_Referrers(after))
+            await self._store.put(name, value, record.version if record is not None else ABSENT)
+        elif record is not None:
+            await self._store.remove(name, record.version)
+
+    async def list_repository(self, namespace: str, repository: str) -> None:
+        """Notes that there is such a repository; nothing happens when that is known."""
+        with contextlib.suppress(RecordConflict):
+            await self._store.put(paths.name(namespace, repository), b"", ABSENT)
+
+    async def is_listed(self, namespace: str, repository: str) -> bool:
+        """Whether the repository has been listed."""
+        return await self._store.get(paths.name(namespace, repository)) is not None
+
+    async def repositories(self, namespace: str) -> list[str]:
+        """The names of all repositories that have been listed, in lexical order. This lists, of small records."""
+        return sorted([paths.listed_name(namespace, name) async for name in self._store.names(paths.names(namespace))])
+
     async def _read(self, name: str, kind: type[T]) -> T | None:
         record = await self._store.get(name)
-        if record is None:
-            return None
-        try:
-            return codec.decode(record.value, kind, "record")
-        except InvalidManifest as error:
-            raise DamagedRecord(name, str(error)) from error
+        return _decode(name, record.value, kind) if record is not None else None
+
+
+def _decode(name: str, value: bytes, kind: type[T]) -> T:
+    try:
+        return codec.decode(value, kind, "record")
+    except InvalidManifest as error:
+        raise DamagedRecord(name, str(error)) from error

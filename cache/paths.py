@@ -8,7 +8,9 @@
     └── records/
         ├── repositories/<namespace>/<repository…>/
         │   ├── _tags/<tag>                                what the tag points to, and when that was last checked
-        │   └── _members/<algorithm>/<hex>                 this repository has that manifest or blob
+        │   ├── _members/<algorithm>/<hex>                 this repository has that manifest or blob
+        │   └── _referrers/<algorithm>/<hex>               what refers to that manifest as its subject
+        ├── names/<namespace>/<repository…, / as ~>        this repository has had a manifest
         └── layers/ab/abcd…                                a build step's key → its layer (the builder's local cache)
 
 ``<namespace>`` is an upstream's name, or ``_hosted`` for repositories that exist only here. Components of a repository
@@ -98,6 +100,26 @@ def tag(namespace: str, name: str, tag: str) -> str:
 def member(namespace: str, name: str, digest: Digest) -> str:
     """The record that says that a repository has this manifest or blob."""
     return f"{repository(namespace, name)}_members/{digest.algorithm}/{digest.hex}"
+
+
+def referrers(namespace: str, name: str, subject: Digest) -> str:
+    """The record of what refers to a manifest of a repository; the manifest itself need not be there."""
+    return f"{repository(namespace, name)}_referrers/{subject.algorithm}/{subject.hex}"
+
+
+def names(namespace: str) -> str:
+    """The prefix of the records that list a namespace's repositories: flat, so that listing them walks no tree."""
+    return f"names/{namespace}/"
+
+
+def name(namespace: str, name: str) -> str:
+    """The record that lists a repository. Raises ValueError when it is no name."""
+    return names(namespace) + check_repository(name).replace("/", "~")
+
+
+def listed_name(namespace: str, record: str) -> str:
+    """The repository that a record lists. The inverse of ``name``."""
+    return record.removeprefix(names(namespace)).replace("~", "/")
 
 
 def layer(key_hex: str) -> str:

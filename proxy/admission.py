@@ -22,27 +22,30 @@ from proxy.request import (
     DeleteBlob,
     DeleteManifest,
     FinishUpload,
+    ListReferrers,
     ListTags,
     ReadBlob,
     ReadManifest,
-    Request,
+    RepositoryRequest,
     UploadChunk,
     UploadStatus,
 )
 from proxy.rights import NOBODY_KNOWN, Right, Rules
 
 
-def needed_right(request: Request) -> Right:
+def needed_right(request: RepositoryRequest) -> Right:
     """What the request needs at its repository."""
     match request:
         case DeleteManifest() | DeleteBlob():
             return Right.DELETE
-        case ReadManifest() | ReadBlob() | ListTags():
+        case ReadManifest() | ReadBlob() | ListTags() | ListReferrers():
             return Right.READ
     return Right.WRITE
 
 
-def refusal(rules: Rules, who: str, place: str, right: Right, request: Request | None = None) -> Refused | None:
+def refusal(
+    rules: Rules, who: str, place: str, right: Right, request: RepositoryRequest | None = None
+) -> Refused | None:
     """Why ``who`` may not use the right at the repository ``place``; None when they may.
 
     ``request`` decides how the absence of what it asks for is told.
@@ -57,7 +60,7 @@ def refusal(rules: Rules, who: str, place: str, right: Right, request: Request |
     return Hidden(absent.code, str(absent))
 
 
-def _absent(place: str, request: Request | None) -> Unknown:
+def _absent(place: str, request: RepositoryRequest | None) -> Unknown:
     """What is said of a repository that does not exist."""
     match request:
         case ReadManifest(reference=reference) | DeleteManifest(reference=reference):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from urllib.parse import urlencode
 
 from aiohttp import web
 
@@ -61,6 +62,11 @@ class Call:
         if digest is not None:
             headers["Docker-Content-Digest"] = str(digest)
         return headers
+
+    def next_page(self, rest: str, query: Mapping[str, str]) -> dict[str, str]:
+        """The Link header to the next page of a list, at the same endpoint of this repository."""
+        path = self.path(rest)
+        return {"Link": f'<{path}{"&" if "?" in path else "?"}{urlencode(query)}>; rel="next"'}
 
     def path(self, rest: str) -> str:
         """A relative Location in this repository, with the ``ns`` that the request came with."""

@@ -10,6 +10,7 @@ ProxyError
     │   └── Hidden              who may not even know whether it exists
     ├── Unsupported             405
     ├── TooLarge                413
+    ├── TooManyTags             414
     ├── OutOfOrder              416: an upload chunk or a range that does not fit
     ├── Misdirected             421: a Host that is no name of ours
     └── Draining                503: the proxy is about to stop
@@ -93,6 +94,13 @@ class TooLarge(Refused):
 
     def __init__(self, message: str) -> None:
         super().__init__(413, "SIZE_INVALID", message)
+
+
+class TooManyTags(Refused):
+    """A push that would set more tags at once than we take."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(414, "SIZE_INVALID", message)
 
 
 class OutOfOrder(Refused):

@@ -13,7 +13,7 @@ from aiohttp import web
 from cache.entry import InvalidEntry, LookupRequest, decode_request, encode_reply
 from cache.errors import CacheError
 from cache.oci.reference import check_repository
-from proxy import identity, pulling, pushing
+from proxy import discovery, identity, pulling, pushing
 from proxy.admission import needed_right, refusal
 from proxy.call import API_HEADERS, ASKED, SCOPE, UPSTREAM, WANTED, WHO, Call, Wanted
 from proxy.caller import Caller
@@ -25,12 +25,14 @@ from proxy.request import (
     DeleteBlob,
     DeleteManifest,
     FinishUpload,
+    ListReferrers,
+    ListRepositories,
     ListTags,
     Ping,
     PutManifest,
     ReadBlob,
     ReadManifest,
-    Request,
+    RepositoryRequest,
     StartUpload,
     UploadChunk,
     UploadStatus,
@@ -59,9 +61,11 @@ class Endpoints:
         http[ASKED] = request
         if isinstance(request, Ping):
             return await self._ping(http)
+        if isinstance(request, ListRepositories):
+            return await discovery.list_repositories(self._services, await self._caller(http), request)
         return await self._answer(await self._call(http, request.name, needed_right(request), request), request)
 
-    async def _call(self, http: web.Request, name: str, right: Right, request: Request | None = None) -> Call:
+    async def _call(self, http: web.Request, name: str, right: Right, request: RepositoryRequest | None = None) -> Call:
         """The request with its repository resolved, if the rules grant it. Raises Refused."""
         http[SCOPE] = f"repository:{name}:{'pull' if right is Right.READ else 'pull,push'}"
         resolved = route(self._services.config, name, http.query.get("ns"))
@@ -89,16 +93,16 @@ class Endpoints:
         await self._caller(http)
         return web.Response(body=b"{}", content_type="application/json", headers=API_HEADERS)
 
-    async def _answer(self, call: Call, request: Request) -> web.StreamResponse:
+    async def _answer(self, call: Call, request: RepositoryRequest) -> web.StreamResponse:
         match request:
-            case Ping():
-                return await self._ping(call.http)
             case ReadManifest():
                 return await pulling.read_manifest(self._services, call, request)
             case ReadBlob():
                 return await pulling.read_blob(self._services, call, request)
             case ListTags():
-                return await pulling.list_tags(self._services, call, request)
+                return await discovery.list_tags(self._services, call, request)
+            case ListReferrers():
+                return await discovery.list_referrers(self._services, call, request)
             case _:
                 return await self._answer_push(call, request)
 

@@ -8,18 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from cachetools import LRUCache
 
 from cache.catalog import Catalog, TagEntry
+from cache.oci import media_types
 from cache.oci.descriptor import Descriptor
 from cache.oci.digest import Digest
-from cache.oci.manifest import Index, Manifest
+from cache.oci.manifest import Index, Manifest, parse_manifest
+from cache.oci.referrers import brief, referrer, with_referrer, without_referrer
 from cache.store import BlobStore
+from cache.together import together
 from proxy.blobs import BLOB_TYPE, StoredBlob
 from proxy.errors import InvalidRequest, no_blob, no_manifest, no_repository
 from proxy.manifests import FoundManifest
 from proxy.outcome import HIT
 from proxy.routing import Hosted
+
+CONCURRENCY = 32
+MAX_LISTED = 10_000
 
 
 class HostedRepositories:
@@ -28,6 +37,7 @@ class HostedRepositories:
     def __init__(self, store: BlobStore, catalog: Catalog, now: Callable[[], float] = time.time) -> None:
         self._store = store
         self._catalog = catalog
+        self._listed: LRUCache[str, bool] = LRUCache(MAX_LISTED)
         self._now = now
 
     async def find_blob(self, route: Hosted, digest: Digest) -> StoredBlob:
@@ -50,17 +60,30 @@ class HostedRepositories:
 
     async def find_manifest(self, route: Hosted, reference: str | Digest) -> FoundManifest:
         """The manifest under a tag or digest. Raises Unknown."""
-        digest = reference if isinstance(reference, Digest) else await self._tagged(route, reference)
-        held = await self._catalog.manifest(route.namespace, route.repository, digest) if digest else None
+        digest = await self._resolve(route, reference)
+        held = await self._catalog.manifest(route.namespace, route.repository, digest) if digest is not None else None
         if digest is None or held is None:
             raise no_manifest(route, reference)
         raw, media_type = held
         return FoundManifest(Descriptor(media_type=media_type, digest=digest, size=len(raw)), raw, HIT)
 
-    async def put_manifest(self, route: Hosted, reference: str | Digest, manifest: Manifest | Index) -> None:
+    async def stat_manifest(self, route: Hosted, reference: str | Digest) -> Descriptor:
+        """What the manifest under a tag or digest is, without reading it. Raises Unknown."""
+        digest = await self._resolve(route, reference)
+        if digest is None:
+            raise no_manifest(route, reference)
+        member, size_bytes = await asyncio.gather(self._member(route, digest), self._store.stat(digest))
+        if member is None or size_bytes is None or not media_types.is_manifest(member.media_type):
+            raise no_manifest(route, reference)
+        return member
+
+    async def put_manifest(
+        self, route: Hosted, reference: str | Digest, manifest: Manifest | Index, tags: Sequence[str] = ()
+    ) -> None:
         """Keeps the manifest, and points the tag to it. Raises InvalidRequest when a blob that it needs is missing.
 
-        A ``reference`` that is a digest has been checked; it is kept as it is, whatever its algorithm.
+        A ``reference`` that is a digest has been checked; it is kept as it is, whatever its algorithm, and ``tags``
+        are pointed to it.
         """
         if isinstance(manifest, Manifest):
             await self._require_blobs(route, manifest)
@@ -68,32 +91,55 @@ class HostedRepositories:
         if isinstance(reference, Digest):
             descriptor = Descriptor(media_type=manifest.media_type, digest=reference, size=len(manifest.raw))
         await self._catalog.put_blob_bytes(route.namespace, route.repository, descriptor, manifest.raw)
-        if isinstance(reference, str):
-            entry = TagEntry(descriptor, self._now())
-            await self._catalog.set_tag(route.namespace, route.repository, reference, entry)
+        if manifest.subject is not None:
+            referring = brief(referrer(manifest, descriptor.digest))
+            await self._change_referrers(route, manifest.subject, lambda noted: with_referrer(noted, referring))
+        entry = TagEntry(descriptor, self._now())
+        for tag in (reference,) if isinstance(reference, str) else tags:
+            await self._catalog.set_tag(route.namespace, route.repository, tag, entry)
+        if route.repository not in self._listed:
+            await self._catalog.list_repository(route.namespace, route.repository)
+            self._listed[route.repository] = True
 
     async def remove_manifest(self, route: Hosted, reference: str | Digest) -> None:
-        """Removes a tag; or a manifest and all tags that point to it. Raises Unknown."""
+        """Removes a tag; or a manifest, from its subject's referrers too, with all tags that point to it.
+
+        Raises Unknown.
+        """
         if isinstance(reference, str):
-            if await self._tagged(route, reference) is None:
+            if await self._resolve(route, reference) is None:
                 raise no_manifest(route, reference)
             await self._catalog.remove_tag(route.namespace, route.repository, reference)
             return
-        await self.find_manifest(route, reference)
-        for tag in await self._catalog.tags(route.namespace, route.repository):
-            if await self._tagged(route, tag) == reference:
-                await self._catalog.remove_tag(route.namespace, route.repository, tag)
+        found = await self.find_manifest(route, reference)
+        manifest = parse_manifest(found.raw, found.descriptor.media_type)
+        if manifest.subject is not None:
+            await self._change_referrers(route, manifest.subject, lambda noted: without_referrer(noted, reference))
+        tags = await self._catalog.tags(route.namespace, route.repository)
+        await together((partial(self._untag, route, tag, reference) for tag in tags), CONCURRENCY)
         await self._catalog.remove_member(route.namespace, route.repository, reference)
 
+    async def _untag(self, route: Hosted, tag: str, digest: Digest) -> None:
+        if await self._resolve(route, tag) == digest:
+            await self._catalog.remove_tag(route.namespace, route.repository, tag)
+
+    async def _change_referrers(
+        self, route: Hosted, subject: Descriptor, change: Callable[[tuple[Descriptor, ...]], tuple[Descriptor, ...]]
+    ) -> None:
+        await self._catalog.change_referrers(route.namespace, route.repository, subject.digest, change)
+
     async def tags(self, route: Hosted) -> list[str]:
-        """All tags in order. Raises Unknown when there is none: a repository is what has been pushed to it."""
+        """All tags in order. Raises Unknown when the repository never had a manifest."""
         tags = await self._catalog.tags(route.namespace, route.repository)
-        if not tags:
+        if not tags and not await self._catalog.is_listed(route.namespace, route.repository):
             raise no_repository(route)
         return tags
 
-    async def _tagged(self, route: Hosted, tag: str) -> Digest | None:
-        entry = await self._catalog.tag(route.namespace, route.repository, tag)
+    async def _resolve(self, route: Hosted, reference: str | Digest) -> Digest | None:
+        """The digest that is meant; None for a tag that is not there."""
+        if isinstance(reference, Digest):
+            return reference
+        entry = await self._catalog.tag(route.namespace, route.repository, reference)
         return entry.descriptor.digest if entry is not None else None
 
     async def _member(self, route: Hosted, digest: Digest) -> Descriptor | None:
@@ -105,7 +151,7 @@ class HostedRepositories:
             return member is None or size_bytes is None
 
         blobs = list({blob.digest: blob for blob in manifest.children}.values())
-        absent = await asyncio.gather(*(is_missing(blob) for blob in blobs))
+        absent = await together((partial(is_missing, blob) for blob in blobs), CONCURRENCY)
         missing = [str(blob.digest) for blob, is_absent in zip(blobs, absent, strict=True) if is_absent]
         if missing:
             raise InvalidRequest("MANIFEST_BLOB_UNKNOWN", f"repository {route} does not have {', '.join(missing)}")

@@ -207,7 +207,7 @@ class Manifests:
 
     async def _keep_reply(self, route: Proxied, reference: str | Digest, reply: ManifestReply, epoch: int) -> bool:
         """Keeps what the upstream has shown, if it is of a kind that we know; returns whether it is."""
-        if reply.media_type not in media_types.MANIFESTS | media_types.INDEXES:
+        if not media_types.is_manifest(reply.media_type):
             return False
         await self._keep(route, reply.descriptor, reply.raw)
         await self._point(route, reference, reply.descriptor, epoch)

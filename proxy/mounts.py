@@ -7,7 +7,7 @@ cached moves none of them through the builder.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 
@@ -22,6 +22,7 @@ from proxy.access import Access
 from proxy.blobs import Blobs, StoredBlob
 from proxy.caller import NOBODY, Caller
 from proxy.errors import Unknown
+from proxy.freshness import Standing
 from proxy.hosted import HostedRepositories
 from proxy.routing import Hosted, Proxied, Route
 from proxy.upstreams import Upstreams
@@ -42,17 +43,27 @@ class Mounts:
         self._access = access
         self._copies: SingleFlight[tuple[str, Digest, str], None] = SingleFlight()
 
-    async def mount(self, target: Route, source: Route | None, digest: Digest, caller: Caller) -> bool:
+    async def mount(self, target: Route, source: Route, digest: Digest, caller: Caller) -> bool:
         """True when the target has the blob now; False when it must be uploaded.
 
-        ``source`` None means "wherever": then only the target itself is looked at. Raises RegistryError when the
-        upstream refuses the copy that we make.
+        Raises RegistryError when the upstream refuses the copy that we make.
         """
-        if source is None:
-            return isinstance(target, Hosted) and await self._find(target, digest, caller) is not None
         if isinstance(target, Hosted):
             return await self._into_hosted(target, source, digest, caller)
         return await self._into_upstream(target, source, digest, caller)
+
+    async def mount_from_any(self, target: Route, sources: Iterable[Route], digest: Digest, caller: Caller) -> bool:
+        """As ``mount``, from the first of these that has the blob.
+
+        Upstreams' repositories count only where this identity was let in not long ago: asking for others would tell by
+        the time it takes that somebody else has the blob.
+        """
+        for source in sources:
+            reader = self._reader(source, target, caller)
+            known = isinstance(source, Hosted) or self._access.standing(source, reader) is not Standing.UNKNOWN
+            if known and await self.mount(target, source, digest, caller):
+                return True
+        return False
 
     async def _into_hosted(self, target: Hosted, source: Route, digest: Digest, caller: Caller) -> bool:
         found = await self._find(source, digest, self._reader(source, target, caller))

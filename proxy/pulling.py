@@ -1,21 +1,23 @@
-"""The endpoints that read: manifests, blobs, tags."""
+"""The endpoints that read content: manifests and blobs."""
 
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
 from typing import assert_never
-from urllib.parse import urlencode
 
-import msgspec
 from aiohttp import web
 
+from cache.oci import media_types
 from cache.oci.digest import Digest
+from cache.oci.errors import InvalidManifest, NotFound
+from cache.oci.manifest import Index, parse_manifest
 from proxy.blobs import FoundBlob
 from proxy.call import Call
-from proxy.manifests import FoundDescriptor
-from proxy.outcome import BYPASS, HIT, Outcome
-from proxy.request import ListTags, ReadBlob, ReadManifest
+from proxy.errors import Unknown
+from proxy.manifests import FoundDescriptor, FoundManifest
+from proxy.negotiation import instead_of, parse_accept, wants_no_index
+from proxy.outcome import HIT, Outcome
+from proxy.request import ReadBlob, ReadManifest
 from proxy.routing import Hosted, Proxied
 from proxy.services import Services
 from proxy.serving import serve_blob
@@ -26,32 +28,54 @@ _ETAG = re.compile(r'(?:W/)?"?([^",\s]+)"?')
 
 async def read_manifest(services: Services, call: Call, request: ReadManifest) -> web.StreamResponse:
     """A manifest's exact bytes, or on HEAD what it is."""
-    match call.route:
-        case Hosted() as hosted:
-            found = await services.hosted.find_manifest(hosted, request.reference)
-        case Proxied() as proxied if request.head:
-            return _manifest_head(call, await services.manifests.stat(proxied, request.reference, call.caller))
-        case Proxied() as proxied:
-            found = await services.manifests.find(proxied, request.reference, call.caller)
-        case _:
-            assert_never(call.route)
-    if request.head:
-        return _manifest_head(call, FoundDescriptor(found.descriptor, found.outcome))
-    digest = found.descriptor.digest
-    headers = call.headers(found.outcome, digest, {"Content-Type": found.descriptor.media_type, "ETag": f'"{digest}"'})
-    if _is_known(call, digest):
+    found = await _find_manifest(services, call, request.reference, request.head)
+    more = {}
+    if isinstance(request.reference, str) and found.descriptor.media_type in media_types.INDEXES:
+        found = await _negotiated(services, call, found, request.head)
+        more["Vary"] = "Accept"
+    descriptor = found.descriptor
+    more |= {"Content-Type": descriptor.media_type, "ETag": f'"{descriptor.digest}"'}
+    if isinstance(found, FoundDescriptor):
+        more["Content-Length"] = str(descriptor.size)
+        return web.Response(headers=call.headers(found.outcome, descriptor.digest, more))
+    headers = call.headers(found.outcome, descriptor.digest, more)
+    if _is_known(call, descriptor.digest):
         return web.Response(status=304, headers=headers)
     return web.Response(body=found.raw, headers=headers)
 
 
-def _manifest_head(call: Call, found: FoundDescriptor) -> web.Response:
+async def _find_manifest(
+    services: Services, call: Call, reference: str | Digest, head: bool
+) -> FoundManifest | FoundDescriptor:
+    match call.route:
+        case Hosted() as hosted if head:
+            return FoundDescriptor(await services.hosted.stat_manifest(hosted, reference), HIT)
+        case Hosted() as hosted:
+            return await services.hosted.find_manifest(hosted, reference)
+        case Proxied() as proxied if head:
+            return await services.manifests.stat(proxied, reference, call.caller)
+        case Proxied() as proxied:
+            return await services.manifests.find(proxied, reference, call.caller)
+        case _:
+            assert_never(call.route)
+
+
+async def _negotiated(
+    services: Services, call: Call, found: FoundManifest | FoundDescriptor, head: bool
+) -> FoundManifest | FoundDescriptor:
+    """The index that a tag points to, or what a client that takes none gets instead (``proxy.negotiation``)."""
     descriptor = found.descriptor
-    more = {
-        "Content-Type": descriptor.media_type,
-        "Content-Length": str(descriptor.size),
-        "ETag": f'"{descriptor.digest}"',
-    }
-    return web.Response(headers=call.headers(found.outcome, descriptor.digest, more))
+    accept = parse_accept(*call.http.headers.getall("Accept", ()))
+    if not wants_no_index(accept, descriptor.media_type):
+        return found
+    whole = await _find_manifest(services, call, descriptor.digest, False) if head else found
+    assert isinstance(whole, FoundManifest)
+    try:
+        index = parse_manifest(whole.raw, descriptor.media_type)
+        child = instead_of(index, accept) if isinstance(index, Index) else None
+        return await _find_manifest(services, call, child.digest, head) if child is not None else found
+    except (InvalidManifest, Unknown, NotFound):
+        return found
 
 
 async def read_blob(services: Services, call: Call, request: ReadBlob) -> web.StreamResponse:
@@ -64,9 +88,11 @@ async def read_blob(services: Services, call: Call, request: ReadBlob) -> web.St
     }
     if request.head:
         size_bytes, outcome = await _blob_size(services, call, request.digest)
+        services.sightings.note(call.route, request.digest)
         more["Content-Length"] = str(size_bytes)
         return web.Response(headers=call.headers(outcome, request.digest, more))
     found = await _find_blob(services, call, request.digest)
+    services.sightings.note(call.route, request.digest)
     headers = call.headers(found.outcome, request.digest, more)
     if _is_known(call, request.digest):
         return web.Response(status=304, headers=headers)
@@ -89,21 +115,3 @@ def _is_known(call: Call, digest: Digest) -> bool:
     """True when the client says that it has this content already (If-None-Match, quoted or bare)."""
     known = call.http.headers.get("If-None-Match", "")
     return known.strip() == "*" or str(digest) in _ETAG.findall(known)
-
-
-async def list_tags(services: Services, call: Call, request: ListTags) -> web.Response:
-    """The tags in order, a page of them where ``n`` asks for one."""
-    if isinstance(call.route, Hosted):
-        tags, outcome = await services.hosted.tags(call.route), HIT
-    else:
-        client = services.upstreams.client(call.route.upstream, call.caller)
-        tags, outcome = sorted(await client.tags(call.route.repository)), BYPASS
-    rest = tags[bisect_right(tags, request.last) :] if request.last else tags
-    page = rest if request.count is None else rest[: request.count]
-    headers = call.headers(outcome)
-    if page and len(page) < len(rest):
-        query = urlencode({"n": len(page), "last": page[-1]})
-        path = call.path("tags/list")
-        headers["Link"] = f'<{path}{"&" if "?" in path else "?"}{query}>; rel="next"'
-    body = msgspec.json.encode({"name": call.name, "tags": page})
-    return web.Response(body=body, content_type="application/json", headers=headers)

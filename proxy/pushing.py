@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 from aiohttp import web
 
+from cache.oci.client import PutReply
 from cache.oci.digest import Digest
-from cache.oci.errors import InvalidManifest, RegistryError
-from cache.oci.manifest import Index, Manifest, parse_manifest
+from cache.oci.manifest import parse_manifest
 from proxy.call import Call
 from proxy.errors import InvalidRequest, TooLarge, Unknown
 from proxy.outcome import BYPASS
@@ -24,7 +24,7 @@ from proxy.request import (
     UploadStatus,
 )
 from proxy.rights import Right
-from proxy.routing import Hosted, route
+from proxy.routing import Hosted, Route, route
 from proxy.services import Services
 from proxy.uploads import Body, ForwardedUpload, HostedUpload, Upload
 
@@ -37,27 +37,33 @@ CHUNK_BYTES = 256 * 1024
 
 async def start_upload(services: Services, call: Call, request: StartUpload) -> web.Response:
     """A new upload; or the blob whole in this request; or mounted from where it is."""
-    if request.mount is not None and await _mount(services, call, request.mount, request.source):
-        return _created(call, f"blobs/{request.mount}", request.mount)
+    if request.mount is not None and await _mounted(services, call, request.mount, request.source):
+        return _blob_created(services, call, request.mount)
     upload_id = await services.uploads.add(await _new_upload(services, call), call.route, call.owner)
     if request.digest is not None:
         await services.uploads.finish(upload_id, call.route, call.owner, request.digest, _body(call))
-        return _created(call, f"blobs/{request.digest}", request.digest)
+        return _blob_created(services, call, request.digest)
     return _upload_reply(call, 202, upload_id, 0)
 
 
-async def _mount(services: Services, call: Call, digest: Digest, name: str | None) -> bool:
-    """True when the blob was mounted from the repository ``name`` (None = from wherever).
+async def _mounted(services: Services, call: Call, digest: Digest, source: str | None) -> bool:
+    """Whether the blob could be taken from ``source``, or, when that is None, from wherever it was seen lately.
 
     A name that leads nowhere, or nowhere that they may read, is no reason to refuse the upload.
     """
+
+    def is_readable(place: Route) -> bool:
+        return services.config.rules.allow(call.caller.who, str(place), Right.READ)
+
+    if source is None:
+        own = (call.route,) if isinstance(call.route, Hosted) else ()
+        places = filter(is_readable, dict.fromkeys((*own, *services.sightings.places(digest))))
+        return await services.mounts.mount_from_any(call.route, tuple(places), digest, call.caller)
     try:
-        source = route(services.config, name, call.http.query.get("ns")) if name is not None else None
+        place = route(services.config, source, call.http.query.get("ns"))
     except Unknown:
         return False
-    if not services.config.rules.allow(call.caller.who, str(source or call.route), Right.READ):
-        return False
-    return await services.mounts.mount(call.route, source, digest, call.caller)
+    return is_readable(place) and await services.mounts.mount(call.route, place, digest, call.caller)
 
 
 async def _new_upload(services: Services, call: Call) -> Upload:
@@ -78,7 +84,7 @@ async def upload_chunk(services: Services, call: Call, request: UploadChunk) -> 
 async def finish_upload(services: Services, call: Call, request: FinishUpload) -> web.Response:
     """Takes the last bytes of an upload; says so when the blob is where it belongs."""
     await services.uploads.finish(request.upload, call.route, call.owner, request.digest, _body(call))
-    return _created(call, f"blobs/{request.digest}", request.digest)
+    return _blob_created(services, call, request.digest)
 
 
 async def upload_status(services: Services, call: Call, request: UploadStatus) -> web.Response:
@@ -94,36 +100,23 @@ async def cancel_upload(services: Services, call: Call, request: CancelUpload) -
 
 
 async def put_manifest(services: Services, call: Call, request: PutManifest) -> web.Response:
-    """Takes a manifest; for an upstream's repository that is so when the upstream has taken it."""
+    """Takes a manifest; for an upstream's repository that is so when the upstream has taken it.
+
+    The reply names the subject and the tags that have been taken note of: a client looks after all others itself.
+    """
     raw = await _read_manifest_body(call.http)
     digest = _manifest_digest(raw, request.reference)
     media_type = call.http.headers.get("Content-Type", "").partition(";")[0].strip()
     if isinstance(call.route, Hosted):
-        await services.hosted.put_manifest(call.route, request.reference, parse_manifest(raw, media_type))
+        manifest = parse_manifest(raw, media_type)
+        await services.hosted.put_manifest(call.route, request.reference, manifest, request.tags)
+        subject = str(manifest.subject.digest) if manifest.subject is not None else ""
+        taken = PutReply(digest, subject, request.tags)
     else:
-        await _forward_manifest(services, call, request.reference, raw, media_type)
-    return _created(call, f"manifests/{request.reference}", digest)
-
-
-async def _forward_manifest(
-    services: Services, call: Call, reference: str | Digest, raw: bytes, media_type: str
-) -> None:
-    assert not isinstance(call.route, Hosted)
-    client = services.upstreams.client(call.route.upstream, call.caller)
-    try:
-        await client.put_manifest(call.route.repository, str(reference), raw, media_type)
-    except RegistryError as error:
-        if error.temporary:
-            await services.manifests.forget(call.route, reference)  # it may have been taken all the same
-        if any(detail.code == "MANIFEST_BLOB_UNKNOWN" for detail in error.details):
-            services.blobs.doubt(call.route)
-        raise
-    try:
-        parsed: Manifest | Index = parse_manifest(raw, media_type)
-    except InvalidManifest:
-        await services.manifests.forget(call.route, reference)  # a kind that we do not know: the upstream's to serve
-    else:
-        await services.manifests.keep(call.route, reference, parsed.descriptor, raw)
+        taken = await services.manifest_pushes.push(call.route, request, raw, media_type, call.caller)
+    more = {"OCI-Subject": taken.subject, "OCI-Tag": ", ".join(taken.tags)}
+    said = {name: value for name, value in more.items() if value}
+    return _created(call, f"manifests/{request.reference}", digest, said)
 
 
 async def _read_manifest_body(http: web.Request) -> bytes:
@@ -181,8 +174,14 @@ async def _chunks(http: web.Request) -> AsyncIterator[bytes]:
         yield chunk
 
 
-def _created(call: Call, rest: str, digest: Digest) -> web.Response:
-    return web.Response(status=201, headers=call.headers(BYPASS, digest, {"Location": call.path(rest)}))
+def _blob_created(services: Services, call: Call, digest: Digest) -> web.Response:
+    services.sightings.note(call.route, digest)
+    return _created(call, f"blobs/{digest}", digest)
+
+
+def _created(call: Call, rest: str, digest: Digest, more: Mapping[str, str] | None = None) -> web.Response:
+    said = {"Location": call.path(rest), **(more or {})}
+    return web.Response(status=201, headers=call.headers(BYPASS, digest, said))
 
 
 def _upload_reply(call: Call, status: int, upload_id: str, received_bytes: int) -> web.Response:

@@ -7,15 +7,19 @@ tag and digest has been checked when a request leaves here, so nothing behind it
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote
+
+from multidict import MultiMapping
 
 from cache.oci.digest import Digest
 from cache.oci.errors import InvalidDigest, InvalidReference
 from cache.oci.reference import check_repository, check_tag
-from proxy.errors import InvalidRequest, Unknown, Unsupported, no_upload
+from proxy.errors import InvalidRequest, TooManyTags, Unknown, Unsupported, no_upload
 
+MAX_TAGS = 100
+"""How many tags one push of a manifest may set."""
+_CURSOR = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@/?%-]{0,4096}")  # a query, still encoded (RFC 3986)
 _UPLOAD_ID = re.compile(r"[A-Za-z0-9_-]{16,128}")
 
 
@@ -35,10 +39,11 @@ class ReadManifest:
 
 @dataclass(frozen=True, slots=True)
 class PutManifest:
-    """A manifest to keep, under a tag or its digest."""
+    """A manifest to keep, under a tag or its digest; under a digest, ``tags`` may be set to it as well."""
 
     name: str
     reference: str | Digest
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,16 +116,34 @@ class CancelUpload:
 
 @dataclass(frozen=True, slots=True)
 class ListTags:
-    """At most ``count`` tags (None = all) after ``last``."""
+    """At most ``count`` tags (None = all) after ``last``; or where ``cursor`` points, which we gave out ourselves."""
 
     name: str
     count: int | None
     last: str
+    cursor: str = ""
 
 
-Request = (
-    Ping
-    | ReadManifest
+@dataclass(frozen=True, slots=True)
+class ListReferrers:
+    """What refers to ``subject``: only what is of ``artifact_type`` unless that is "", and comes after ``last``."""
+
+    name: str
+    subject: Digest
+    artifact_type: str = ""
+    last: Digest | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ListRepositories:
+    """At most ``count`` repositories (None = as many as we give) after ``last``."""
+
+    count: int | None
+    last: str
+
+
+RepositoryRequest = (
+    ReadManifest
     | PutManifest
     | DeleteManifest
     | ReadBlob
@@ -131,10 +154,13 @@ Request = (
     | UploadStatus
     | CancelUpload
     | ListTags
+    | ListReferrers
 )
+"""What is asked of one repository."""
+Request = Ping | ListRepositories | RepositoryRequest
 
 
-def parse_request(method: str, raw_path: str, query: Mapping[str, str]) -> Request:
+def parse_request(method: str, raw_path: str, query: MultiMapping[str]) -> Request:
     """The request for a path under ``/v2/``, given still percent-encoded, and its decoded query.
 
     Raises InvalidRequest for names, tags and digests against the grammar, Unknown for a path that is no endpoint, and
@@ -146,8 +172,10 @@ def parse_request(method: str, raw_path: str, query: Mapping[str, str]) -> Reque
     match parts[2:]:
         case [] | [""]:
             return _require(method in ("GET", "HEAD"), method, Ping())
+        case ["_catalog"]:
+            return _require(method in ("GET", "HEAD"), method, ListRepositories(_count(query), query.get("last", "")))
         case [*name, "manifests", reference]:
-            return _manifest(method, _name(name), _reference(reference))
+            return _manifest(method, _name(name), _reference(reference), query)
         case [*name, "blobs", "uploads"] | [*name, "blobs", "uploads", ""]:
             return _require(method == "POST", method, _start(_name(name), query))
         case [*name, "blobs", "uploads", upload]:
@@ -156,6 +184,8 @@ def parse_request(method: str, raw_path: str, query: Mapping[str, str]) -> Reque
             return _blob(method, _name(name), _digest(digest))
         case [*name, "tags", "list"]:
             return _require(method in ("GET", "HEAD"), method, _tags(_name(name), query))
+        case [*name, "referrers", digest]:
+            return _require(method in ("GET", "HEAD"), method, _referrers(_name(name), _digest(digest), query))
     raise Unknown("UNSUPPORTED", "this registry has no such endpoint")
 
 
@@ -198,12 +228,12 @@ def _reference(text: str) -> str | Digest:
         raise InvalidRequest("MANIFEST_INVALID", str(error)) from error
 
 
-def _manifest(method: str, name: str, reference: str | Digest) -> Request:
+def _manifest(method: str, name: str, reference: str | Digest, query: MultiMapping[str]) -> Request:
     match method:
         case "GET" | "HEAD":
             return ReadManifest(name, reference, method == "HEAD")
         case "PUT":
-            return PutManifest(name, reference)
+            return PutManifest(name, reference, _more_tags(query) if isinstance(reference, Digest) else ())
         case "DELETE":
             return DeleteManifest(name, reference)
     raise Unsupported(f"{method} is not supported on a manifest")
@@ -218,7 +248,7 @@ def _blob(method: str, name: str, digest: Digest) -> Request:
     raise Unsupported(f"{method} is not supported on a blob")
 
 
-def _start(name: str, query: Mapping[str, str]) -> StartUpload:
+def _start(name: str, query: MultiMapping[str]) -> StartUpload:
     source = query.get("from")
     return StartUpload(
         name,
@@ -228,7 +258,7 @@ def _start(name: str, query: Mapping[str, str]) -> StartUpload:
     )
 
 
-def _upload(method: str, name: str, upload: str, query: Mapping[str, str]) -> Request:
+def _upload(method: str, name: str, upload: str, query: MultiMapping[str]) -> Request:
     if not _UPLOAD_ID.fullmatch(upload):
         raise no_upload()
     match method:
@@ -245,10 +275,32 @@ def _upload(method: str, name: str, upload: str, query: Mapping[str, str]) -> Re
     raise Unsupported(f"{method} is not supported on an upload")
 
 
-def _tags(name: str, query: Mapping[str, str]) -> ListTags:
+def _more_tags(query: MultiMapping[str]) -> tuple[str, ...]:
+    tags = tuple(dict.fromkeys(query.getall("tag", [])))
+    if len(tags) > MAX_TAGS:
+        raise TooManyTags(f"{len(tags)} tags in one request: expected at most {MAX_TAGS}")
+    try:
+        return tuple(map(check_tag, tags))
+    except InvalidReference as error:
+        raise InvalidRequest("MANIFEST_INVALID", str(error)) from error
+
+
+def _tags(name: str, query: MultiMapping[str]) -> ListTags:
+    cursor = query.get("cursor", "")
+    if not _CURSOR.fullmatch(cursor):
+        raise InvalidRequest("PAGINATION_NUMBER_INVALID", "the cursor is not one of ours")
+    return ListTags(name, _count(query), query.get("last", ""), cursor)
+
+
+def _referrers(name: str, subject: Digest, query: MultiMapping[str]) -> ListReferrers:
+    last = _digest(query["last"]) if "last" in query else None
+    return ListReferrers(name, subject, query.get("artifactType", ""), last)
+
+
+def _count(query: MultiMapping[str]) -> int | None:
     count = query.get("n")
     if count is None:
-        return ListTags(name, None, query.get("last", ""))
+        return None
     if not re.fullmatch(r"[0-9]{1,9}", count):
         raise InvalidRequest("PAGINATION_NUMBER_INVALID", f"n is {count!r}: expected a number, not negative")
-    return ListTags(name, int(count), query.get("last", ""))
+    return int(count)

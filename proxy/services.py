@@ -18,10 +18,14 @@ from proxy.fills import Fills
 from proxy.held import HeldManifests
 from proxy.hosted import HostedRepositories
 from proxy.lookup import Lookup
+from proxy.manifest_pushes import ManifestPushes
 from proxy.manifests import Manifests
 from proxy.metrics import Metrics
 from proxy.mounts import Mounts
+from proxy.referrers import Referrers
 from proxy.reload import Configuration
+from proxy.sightings import Sightings
+from proxy.tags import UpstreamTags
 from proxy.uploads import UploadSessions
 from proxy.upstreams import Upstreams
 from proxy.users import Users
@@ -44,6 +48,11 @@ class Services:
     uploads: UploadSessions
     mounts: Mounts
     lookup: Lookup
+    catalog: Catalog
+    tags: UpstreamTags
+    referrers: Referrers
+    sightings: Sightings
+    manifest_pushes: ManifestPushes
 
     @property
     def config(self) -> ProxyConfig:
@@ -97,4 +106,9 @@ def make_services(config: ProxyConfig, store: Store, transport: Transport) -> Se
         uploads=uploads,
         mounts=Mounts(store, blobs, hosted, upstreams, access),
         lookup=Lookup(blobs, manifests, hosted),
+        catalog=catalog,
+        tags=UpstreamTags(upstreams),
+        referrers=Referrers(catalog, hosted, manifests, upstreams),
+        sightings=Sightings(),
+        manifest_pushes=ManifestPushes(upstreams, manifests, blobs),
     )

@@ -33,9 +33,10 @@ LEVELS = {
     1: """
         cache.dockerfile_images cache.entry cache.keys cache.paths cache.ranges cache.record_format cache.s3_answers
         cache.s3_capabilities cache.s3_part_sizes cache.s3_patience cache.singleflight cache.together cache.verify
-        cache.oci.challenge cache.oci.redirect cache.oci.replies cache.oci.retry
+        cache.oci.challenge cache.oci.redirect cache.oci.referrers cache.oci.replies cache.oci.retry
         proxy.admission proxy.config proxy.freshness proxy.hosts proxy.options proxy.ranges proxy.reload proxy.replies
         proxy.request proxy.routing proxy.settings proxy.summary
+        proxy.negotiation
         builder.copy_rules builder.dockerfile.config_syntax builder.dockerfile.directives builder.dockerfile.durations
         builder.dockerfile.expansion builder.dockerfile.glob builder.dockerfile.lines builder.dockerfile.parser
         builder.dockerfile.statement builder.dockerfile.words builder.dockerfile.work_syntax builder.evaluate
@@ -48,7 +49,9 @@ LEVELS = {
         cache.s3_wire cache.s3_writing
         cache.oci.auth cache.oci.client cache.oci.credentials cache.oci.download cache.oci.registries cache.oci.session
         cache.oci.transport cache.oci.uploads
+        cache.oci.discovery
         proxy.caller proxy.certificate proxy.check proxy.identity proxy.log proxy.metrics proxy.spool proxy.upstreams
+        proxy.sightings
         proxy.users
         builder.archives builder.context builder.copy builder.decompress builder.digests builder.entries
         builder.isolation builder.layerdir builder.outputs builder.placement builder.rootfs builder.sandbox
@@ -59,12 +62,14 @@ LEVELS = {
         cache.catalog cache.layers cache.stores cache.warm
         proxy.absences proxy.access proxy.authenticate proxy.blobs proxy.drain proxy.fills proxy.held proxy.hosted
         proxy.lookup proxy.manifests proxy.mounts proxy.services proxy.uploads
+        proxy.manifest_pushes proxy.referrers proxy.tags
         builder.bases builder.execute builder.layers builder.perform builder.push builder.run builder.stage_root
         builder.step_cache
     """,
     4: """
         cache.cli
-        proxy.app proxy.call proxy.cli proxy.handlers proxy.middleware proxy.pulling proxy.pushing proxy.serving
+        proxy.app proxy.call proxy.cli proxy.discovery proxy.handlers proxy.middleware proxy.pulling proxy.pushing
+        proxy.serving
         builder.build builder.cli builder.progress
     """,
 }

@@ -1,4 +1,5 @@
-"""The registry client: manifests, blobs, tags (distribution-spec 1.1); uploads are in ``cache.oci.uploads``.
+"""The registry client: manifests and blobs (distribution-spec 1.1); pushing blobs is in ``cache.oci.uploads``, tags and
+referrers are in ``cache.oci.discovery``.
 
 Bytes are checked against the digest they were asked by where they are small (manifests); blobs stream, and who stores
 them verifies them (``cache.verify``).
@@ -6,7 +7,7 @@ them verifies them (``cache.verify``).
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -17,17 +18,16 @@ from cache.oci import media_types
 from cache.oci.challenge import repository_scope
 from cache.oci.descriptor import Descriptor
 from cache.oci.digest import Digest
+from cache.oci.discovery import Discovery
 from cache.oci.download import BlobReply, Download
-from cache.oci.errors import InvalidDigest, InvalidManifest, InvalidReply, NotFound, RegistryError
-from cache.oci.replies import content_length, next_page
+from cache.oci.errors import InvalidDigest, InvalidManifest, InvalidReply, NotFound
+from cache.oci.replies import content_length, listed
 from cache.oci.transport import check_plain, read_limited
 from cache.oci.uploads import Uploads, push_scopes
 
 MANIFEST_BYTES = 8 * 1024 * 1024
-TAGS_PAGE_BYTES = 8 * 1024 * 1024
-MAX_TAG_PAGES = 10_000
 
-__all__ = ["BlobReply", "ManifestReply", "RegistryClient"]
+__all__ = ["BlobReply", "ManifestReply", "PutReply", "RegistryClient"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +44,16 @@ class ManifestReply:
         return Descriptor(media_type=self.media_type, digest=self.digest, size=len(self.raw))
 
 
-class _Tags(msgspec.Struct, frozen=True):
-    tags: tuple[str, ...] | None = None
+@dataclass(frozen=True, slots=True)
+class PutReply:
+    """What a registry said of a manifest that it took: the subject and the tags that it has taken note of."""
+
+    digest: Digest
+    subject: str = ""
+    tags: tuple[str, ...] = ()
 
 
-class RegistryClient(Uploads):
+class RegistryClient(Uploads, Discovery):
     """One registry as one identity. Holds no connection of its own: the transport does.
 
     Everything raises NotFound, Denied, RateLimited, Unreachable or another RegistryError unless it says otherwise.
@@ -124,7 +129,8 @@ class RegistryClient(Uploads):
             what = f"manifest {self.name}/{repository} {identifier}"
             raw = await read_limited(response, MANIFEST_BYTES, what)
             try:
-                digest = _checked_digest(raw, identifier, what)
+                digest = _stated_digest(raw, response) if ":" not in identifier else None
+                digest = digest or _checked_digest(raw, identifier, what)
                 media_type = _manifest_type(response, raw, what)
             except InvalidManifest as error:
                 raise InvalidReply("GET", self.base_url + path, 200, reason=str(error)) from error
@@ -133,18 +139,25 @@ class RegistryClient(Uploads):
     def _manifest_path(self, repository: str, identifier: str) -> str:
         return f"/v2/{repository}/manifests/{identifier}{self.pull_query}"
 
-    async def put_manifest(self, repository: str, identifier: str, raw: bytes, media_type: str) -> Digest:
-        """Stores the manifest under a tag or its digest and returns the digest."""
-        path = f"/v2/{repository}/manifests/{identifier}"
+    async def put_manifest(
+        self, repository: str, identifier: str, raw: bytes, media_type: str, *, tags: Sequence[str] = ()
+    ) -> PutReply:
+        """Stores the manifest under a tag or its digest.
+
+        ``tags`` asks to have these point to it as well; a registry that does not know how says nothing of them.
+        """
+        query = "?" + "&".join(f"tag={tag}" for tag in tags) if tags else ""
+        path = f"/v2/{repository}/manifests/{identifier}{query}"
         digest = _checked_digest(raw, identifier, f"manifest {self.name}/{repository} {identifier}")
 
-        async def send() -> None:
+        async def send() -> PutReply:
             headers = {"Content-Type": media_type}
             async with self.request("PUT", path, headers=headers, data=raw, scopes=push_scopes(repository)) as response:
                 await self.expect(response, "PUT", self.base_url + path, 201, 200)
+                subject = response.headers.get("OCI-Subject", "")
+                return PutReply(digest, subject, listed(response.headers.getall("OCI-Tag", [])))
 
-        await self.retrying(send)
-        return digest
+        return await self.retrying(send)
 
     async def head_blob(self, repository: str, digest: Digest) -> int | None:
         """The blob's size in bytes; None when it is not there."""
@@ -179,31 +192,6 @@ class RegistryClient(Uploads):
     ) -> AsyncIterator[BlobReply]:
         async with Download(self, repository, digest, start, stop) as download:
             yield download.reply()
-
-    async def tags(self, repository: str) -> tuple[str, ...]:
-        """All tags of a repository, every page of them, in the registry's order."""
-        found: list[str] = []
-        path: str | None = f"/v2/{repository}/tags/list"
-        for _ in range(MAX_TAG_PAGES):
-            if path is None:
-                return tuple(found)
-            page, path = await self._tags_page(repository, path)
-            found += page
-        raise RegistryError("GET", f"{self.base_url}/v2/{repository}/tags/list", 200, reason="the pages do not end")
-
-    async def _tags_page(self, repository: str, path: str) -> tuple[tuple[str, ...], str | None]:
-        async def ask() -> tuple[tuple[str, ...], str | None]:
-            url = path if "://" in path else self.base_url + path
-            async with self.request("GET", path, scopes=(repository_scope(repository, "pull"),)) as response:
-                await self.expect(response, "GET", url, 200)
-                body = await read_limited(response, TAGS_PAGE_BYTES, f"tag list of {self.name}/{repository}")
-                try:
-                    page = msgspec.json.decode(body, type=_Tags)
-                except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                    raise InvalidReply("GET", url, 200, reason="not a tag list") from error
-                return page.tags or (), next_page(response.url, response.headers.get("Link", ""))
-
-        return await self.retrying(ask)
 
     async def delete_manifest(self, repository: str, digest: Digest) -> None:
         """Removes a manifest and every tag that points to it."""
@@ -251,6 +239,15 @@ def _manifest_type(response: ClientResponse, raw: bytes, what: str) -> str:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InvalidManifest(f"{what}: expected JSON, got {media_type or 'something without a type'}") from error
     return media_type
+
+
+def _stated_digest(raw: bytes, response: ClientResponse) -> Digest | None:
+    """The digest by which the registry itself keeps the manifest, perhaps no SHA-256; None unless it is right."""
+    try:
+        stated = Digest.parse(response.headers.get("Docker-Content-Digest", ""))
+    except InvalidDigest:
+        return None
+    return stated if Digest.of(raw, stated.algorithm) == stated else None
 
 
 def _stated_descriptor(response: ClientResponse) -> Descriptor | None:

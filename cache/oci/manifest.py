@@ -140,3 +140,9 @@ def make_manifest(
     ordered = dict(sorted((annotations or {}).items()))
     body = _ManifestBody(schema_version=2, media_type=media_type, config=config, layers=layers, annotations=ordered)
     return Manifest(codec.encode(body), media_type, config, layers, ordered, "", None)
+
+
+def make_index(manifests: tuple[Descriptor, ...]) -> Index:
+    """A new image index; the same arguments give the same bytes."""
+    body = _IndexBody(schema_version=2, media_type=media_types.OCI_INDEX, manifests=manifests)
+    return Index(codec.encode(body), media_types.OCI_INDEX, manifests, {}, "", None)

@@ -27,6 +27,11 @@ ACCEPT_MANIFESTS = ", ".join((OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANI
 """What to ask a registry for: every kind, so that what is stored does not depend on who asked first."""
 
 
+def is_manifest(media_type: str) -> bool:
+    """True for image manifests and indexes, and not for what they are made of."""
+    return media_type in MANIFESTS or media_type in INDEXES
+
+
 def is_foreign_layer(media_type: str) -> bool:
     """True for layers that registries need not hold (non-distributable, Docker's "foreign")."""
     return "nondistributable" in media_type or media_type == DOCKER_FOREIGN_LAYER_GZIP

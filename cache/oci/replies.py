@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 import msgspec
@@ -61,6 +61,11 @@ def error_of(
             error = RegistryError(method, url, status, details)
     error.retry_after_s = wait_s
     return error
+
+
+def listed(values: Iterable[str]) -> tuple[str, ...]:
+    """The members of a header that is a list, over all its lines (RFC 9110, section 5.6.1)."""
+    return tuple(member.strip() for value in values for member in value.split(",") if member.strip())
 
 
 def content_length(headers: Mapping[str, str]) -> int | None:

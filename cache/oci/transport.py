@@ -10,7 +10,9 @@ import asyncio
 from collections.abc import AsyncIterator, Container, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from io import BytesIO
 from types import TracebackType
+from typing import BinaryIO
 
 import aiohttp
 from aiohttp import ClientResponse
@@ -24,6 +26,8 @@ MAX_CONNECTIONS = 256
 HEADER_BYTES = 64 * 1024
 READ_BUFFER_BYTES = 1 << 19
 ERROR_BODY_BYTES = 64 * 1024
+WHOLE_BYTES = 1 << 20
+"""Bodies up to this length are handed to aiohttp in one piece."""
 USER_AGENT = "crossdock"
 
 Body = bytes | AsyncIterator[bytes] | None
@@ -124,8 +128,13 @@ class Transport:
         hosts = (target.url.host or "", target.url.authority)
         verify = not any(host in self._skip_tls_verify for host in hosts)
         return await self._opened.request(
-            method, target.url, headers=dict(target.headers), data=body, allow_redirects=False, ssl=verify
+            method, target.url, headers=dict(target.headers), data=_payload(body), allow_redirects=False, ssl=verify
         )
+
+
+def _payload(body: bytes | _Upload | None) -> bytes | _Upload | BinaryIO | None:
+    """The body as aiohttp wants it: long bytes as a file, which it sends piece by piece."""
+    return BytesIO(body) if isinstance(body, bytes) and len(body) > WHOLE_BYTES else body
 
 
 class _Upload:

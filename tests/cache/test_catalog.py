@@ -1,16 +1,19 @@
 """What a store knows of repositories."""
 
+import asyncio
+
 import pytest
 
 from cache import paths
 from cache.catalog import Catalog, TagEntry
-from cache.errors import DamagedRecord, DigestMismatch
+from cache.errors import DamagedRecord, DigestMismatch, RecordConflict
 from cache.filesystem import FilesystemStore
 from cache.memory import MemoryStore
 from cache.oci import media_types
 from cache.oci.descriptor import Descriptor, Platform
 from cache.oci.digest import Digest
 from cache.oci.manifest import make_manifest
+from cache.oci.referrers import with_referrer, without_referrer
 
 HUB = "docker.io"
 DEBIAN = "library/debian"
@@ -123,3 +126,44 @@ async def test_a_damaged_record_is_not_an_absent_one(catalog, store, damage):
 async def test_names_that_are_none_are_refused(catalog, namespace, repository, tag):
     with pytest.raises(ValueError, match="is not a"):
         await catalog.tag(namespace, repository, tag)
+
+
+async def test_repositories_are_listed_once_and_in_order(catalog):
+    for name in ("b/a", "a", "a/b/c", "a-b", "b/a"):
+        await catalog.list_repository(paths.HOSTED, name)
+    assert await catalog.repositories(paths.HOSTED) == ["a", "a-b", "a/b/c", "b/a"]
+    assert await catalog.repositories(HUB) == []
+    assert await catalog.is_listed(paths.HOSTED, "a/b/c")
+    assert not await catalog.is_listed(paths.HOSTED, "a/b")
+
+
+async def test_referrers_are_noted_by_all_who_write_at_once(catalog):
+    subject, blobs = Digest.of(b"subject"), sorted((blob(b"%d" % number) for number in range(20)), key=digest_of)
+    assert await catalog.referrers(HUB, DEBIAN, subject) == ()
+
+    async def add(referring):
+        await catalog.change_referrers(HUB, DEBIAN, subject, lambda noted: with_referrer(noted, referring))
+
+    async def remove(referring):
+        await catalog.change_referrers(HUB, DEBIAN, subject, lambda noted: without_referrer(noted, referring.digest))
+
+    await asyncio.gather(*map(add, reversed(blobs)), *map(add, blobs))
+    assert await catalog.referrers(HUB, DEBIAN, subject) == tuple(blobs)
+    await asyncio.gather(*map(remove, blobs[1:]))
+    assert await catalog.referrers(HUB, DEBIAN, subject) == (blobs[0],)
+    await remove(blobs[0])
+    assert await catalog.referrers(HUB, DEBIAN, subject) == ()
+
+
+async def test_a_conflict_that_does_not_end_is_told(store, monkeypatch):
+    async def lose(*_):
+        raise RecordConflict("taken")
+
+    monkeypatch.setattr("cache.catalog.CONFLICT_PAUSE_S", 0)
+    monkeypatch.setattr(store, "put", lose)
+    with pytest.raises(RecordConflict):
+        await Catalog(store).change_referrers(HUB, DEBIAN, Digest.of(b"x"), lambda _: (blob(b"y"),))
+
+
+def digest_of(descriptor):
+    return descriptor.digest

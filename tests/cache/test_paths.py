@@ -16,6 +16,9 @@ def test_names_are_pinned():
     assert paths.record("layers/x") == "v1/records/layers/x"
     assert paths.tag("docker.io", "library/debian", "v1") == "repositories/docker.io/library/debian/_tags/v1"
     assert paths.member(paths.HOSTED, "a", DIGEST) == f"repositories/_hosted/a/_members/sha256/{'ab' * 32}"
+    assert paths.referrers(paths.HOSTED, "a", DIGEST) == f"repositories/_hosted/a/_referrers/sha256/{'ab' * 32}"
+    assert paths.name(paths.HOSTED, "a/b") == "names/_hosted/a~b"
+    assert paths.listed_name(paths.HOSTED, "names/_hosted/a~b") == "a/b"
     assert paths.layer("cd" * 32) == f"layers/cd/{'cd' * 32}"
 
 

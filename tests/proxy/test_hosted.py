@@ -165,11 +165,13 @@ async def test_mounting_between_hosted_repositories(proxy: Proxy, session: aioht
             return response.status
 
     assert await mount("cache/two", DIGEST, "cache/none") == 202
-    assert await mount("cache/two", DIGEST, None) == 202
     assert (await get(f"{proxy.url}/v2/cache/two/blobs/{DIGEST}"))[0] == 404
     assert await mount("cache/two", DIGEST, "cache/app") == 201
     assert (await get(f"{proxy.url}/v2/cache/two/blobs/{DIGEST}"))[2] == DATA
     assert await mount("cache/two", DIGEST, None) == 201
+    assert await mount("cache/four", DIGEST, None) == 201
+    assert (await get(f"{proxy.url}/v2/cache/four/blobs/{DIGEST}"))[2] == DATA
+    assert await mount("cache/four", Digest.of(b"absent"), None) == 202
     assert await mount("cache/two", Digest.of(b"absent"), "cache/app") == 202
     assert await mount("cache/three", DIGEST, "elsewhere/app") == 202
 

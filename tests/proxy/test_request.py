@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import pytest
+from multidict import MultiDict
 
 from cache.oci.digest import Digest
-from proxy.errors import InvalidRequest, Refused, Unknown, Unsupported
+from proxy.errors import InvalidRequest, Refused, TooManyTags, Unknown, Unsupported
 from proxy.request import (
     CancelUpload,
     DeleteBlob,
     DeleteManifest,
     FinishUpload,
+    ListReferrers,
+    ListRepositories,
     ListTags,
     Ping,
     PutManifest,
@@ -47,10 +50,16 @@ ID = "abcdefghijklmnopqrstuvwx_-012345"
         ("DELETE", f"/v2/a/blobs/uploads/{ID}", {}, CancelUpload("a", ID)),
         ("GET", "/v2/a/tags/list", {}, ListTags("a", None, "")),
         ("GET", "/v2/a/tags/list", {"n": "0", "last": "x"}, ListTags("a", 0, "x")),
+        ("GET", "/v2/a/tags/list", {"cursor": "n=2&last=%3D"}, ListTags("a", None, "", "n=2&last=%3D")),
+        ("GET", f"/v2/a/referrers/{D}", {"artifactType": "t/x"}, ListReferrers("a", D, "t/x")),
+        ("GET", f"/v2/a/referrers/{D}", {"last": str(D)}, ListReferrers("a", D, "", D)),
+        ("GET", "/v2/_catalog", {"n": "2", "last": "x"}, ListRepositories(2, "x")),
+        ("PUT", f"/v2/a/manifests/{D}", [("tag", "b"), ("tag", "a"), ("tag", "b")], PutManifest("a", D, ("b", "a"))),
+        ("PUT", "/v2/a/manifests/1", [("tag", "b")], PutManifest("a", "1")),
     ],
 )
-def test_what_each_endpoint_is(method: str, path: str, query: dict[str, str], expected: object):
-    assert parse_request(method, path, query) == expected
+def test_what_each_endpoint_is(method: str, path: str, query: dict[str, str] | list[tuple[str, str]], expected: object):
+    assert parse_request(method, path, MultiDict(query)) == expected
 
 
 @pytest.mark.parametrize(
@@ -76,8 +85,13 @@ def test_what_each_endpoint_is(method: str, path: str, query: dict[str, str], ex
         ("PUT", f"/v2/a/blobs/uploads/{ID}", {}, InvalidRequest, "DIGEST_INVALID"),
         ("PATCH", "/v2/a/blobs/uploads/short", {}, Unknown, "BLOB_UPLOAD_UNKNOWN"),
         ("GET", "/v2/a/tags/list", {"n": "-1"}, InvalidRequest, "PAGINATION_NUMBER_INVALID"),
-        ("GET", "/v2/a/referrers/x", {}, Unknown, "UNSUPPORTED"),
-        ("GET", "/v2/_catalog", {}, Unknown, "UNSUPPORTED"),
+        ("GET", "/v2/a/referrers/x", {}, InvalidRequest, "DIGEST_INVALID"),
+        ("GET", f"/v2/a/referrers/{D}", {"last": "x"}, InvalidRequest, "DIGEST_INVALID"),
+        ("POST", f"/v2/a/referrers/{D}", {}, Unsupported, "UNSUPPORTED"),
+        ("GET", "/v2/_catalog", {"n": "x"}, InvalidRequest, "PAGINATION_NUMBER_INVALID"),
+        ("GET", "/v2/a/tags/list", {"cursor": "n=1 HTTP/1.1"}, InvalidRequest, "PAGINATION_NUMBER_INVALID"),
+        ("PUT", f"/v2/a/manifests/{D}", [("tag", ".x")], InvalidRequest, "MANIFEST_INVALID"),
+        ("PUT", f"/v2/a/manifests/{D}", [("tag", f"t{i}") for i in range(101)], TooManyTags, "SIZE_INVALID"),
         ("GET", "/v3/", {}, Unknown, "UNSUPPORTED"),
         ("POST", "/v2/", {}, Unsupported, "UNSUPPORTED"),
         ("POST", "/v2/a/manifests/1", {}, Unsupported, "UNSUPPORTED"),
@@ -87,7 +101,9 @@ def test_what_each_endpoint_is(method: str, path: str, query: dict[str, str], ex
         ("GET", "/v2/a/blobs/uploads/", {}, Unsupported, "UNSUPPORTED"),
     ],
 )
-def test_what_is_refused(method: str, path: str, query: dict[str, str], kind: type[Refused], code: str):
+def test_what_is_refused(
+    method: str, path: str, query: dict[str, str] | list[tuple[str, str]], kind: type[Refused], code: str
+):
     with pytest.raises(kind) as caught:
-        parse_request(method, path, query)
+        parse_request(method, path, MultiDict(query))
     assert caught.value.code == code

@@ -111,7 +111,7 @@ def doors(repository: str, image: Image, upload: str) -> list[Door]:
     return [
         *(
             Door(Right.READ, 200, method, f"{repository}/{path}")
-            for path in ("manifests/1", f"manifests/{digest}", f"blobs/{layer}", "tags/list")
+            for path in ("manifests/1", f"manifests/{digest}", f"blobs/{layer}", "tags/list", f"referrers/{digest}")
             for method in ("GET", "HEAD")
         ),
         Door(Right.READ, 200, "POST", "/_crossdock/v1/lookup", key),
