@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -29,7 +30,7 @@ _NOT_FOUND = "credentials not found"
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Credential:
     """What to show a registry; the secrets stay out of ``repr``. All empty: anonymous."""
 
@@ -37,7 +38,7 @@ class Credential:
     password: str = field(default="", repr=False)
     identity_token: str = field(default="", repr=False)
 
-    @property
+    @functools.cached_property  # asked for several times in every request
     def fingerprint(self) -> str:
         """A name for this identity in the keys of caches. Derived from the secret: never for logs."""
         key = KeyBuilder("credential").text("username", self.username).text("password", self.password)
