@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from cache.errors import BlobNotFound, CacheError, DigestMismatch, SizeMismatch, StoreFull
-from cache.oci.errors import Denied, InvalidDigest, NotFound, OCIError, RateLimited, RegistryError
+from cache.oci.errors import Denied, InvalidDigest, Misled, NotFound, OCIError, RateLimited, RegistryError
 from proxy.errors import CredentialsNeeded, Draining, OutOfOrder, Refused
 from proxy.ranges import RangeNotSatisfiable
 
@@ -85,6 +85,8 @@ def _upstream(error: RegistryError, upstream: str, scope: str) -> ErrorReply:
             return ErrorReply(401, "UNAUTHORIZED", message, scope=scope)
         case Denied() | NotFound():
             return ErrorReply(error.status or 403, code, message)
+        case Misled():
+            return ErrorReply(502, "UNKNOWN", message)
     if error.status is None:
         return ErrorReply(503, "UNKNOWN", f"{upstream} cannot be reached: {error.reason}", headers={"Retry-After": "5"})
     if error.status < 400 or error.status >= 500:  # success that is none, and redirects that lead nowhere

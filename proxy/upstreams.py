@@ -8,6 +8,7 @@ from cache.oci.auth import TokenCache
 from cache.oci.client import RegistryClient
 from cache.oci.observer import UNOBSERVED, Observer
 from cache.oci.profile import Profile
+from cache.oci.reach import Reach
 from cache.oci.retry import Backoff
 from cache.oci.transport import Transport
 from proxy.caller import Caller
@@ -31,6 +32,7 @@ class Upstreams:
 
     def client(self, upstream: Upstream, caller: Caller) -> RegistryClient:
         """A client for one identity; tokens are kept apart per identity."""
+        reach = Reach(realm_hosts=upstream.realm_hosts, private_hosts=upstream.redirect_hosts)
         return RegistryClient(
             self._transport,
             upstream.url,
@@ -40,6 +42,7 @@ class Upstreams:
             backoff=BACKOFF,
             profile=self._profile(upstream.url),
             observer=self._observer,
+            reach=reach,
         )
 
     def _profile(self, url: str) -> Profile:

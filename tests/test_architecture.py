@@ -34,6 +34,7 @@ LEVELS = {
         cache.dockerfile_images cache.entry cache.keys cache.paths cache.ranges cache.record_format cache.s3_answers
         cache.s3_capabilities cache.s3_part_sizes cache.s3_patience cache.singleflight cache.together cache.verify
         cache.oci.challenge cache.oci.redirect cache.oci.referrers cache.oci.replies cache.oci.retry
+        cache.oci.networks cache.oci.reach
         proxy.admission proxy.config proxy.freshness proxy.hosts proxy.options proxy.ranges proxy.reload proxy.replies
         proxy.request proxy.routing proxy.settings proxy.summary
         proxy.negotiation
@@ -49,6 +50,7 @@ LEVELS = {
         cache.s3_wire cache.s3_writing
         cache.oci.auth cache.oci.client cache.oci.credentials cache.oci.download cache.oci.registries cache.oci.session
         cache.oci.transport cache.oci.uploads
+        cache.oci.connections
         cache.oci.discovery
         proxy.caller proxy.certificate proxy.check proxy.identity proxy.log proxy.metrics proxy.spool proxy.upstreams
         proxy.sightings

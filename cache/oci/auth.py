@@ -1,7 +1,8 @@
 """Authorization: Basic, and Bearer tokens fetched and kept per identity (distribution's token specification).
 
 The registry says by its challenge what it wants; that is remembered, so that only the first request of all is refused.
-Credentials go to the registry's own realm only: over https, or over http when the registry itself is reached so.
+Credentials go to the registry's own realm only: over https, or over http when the registry itself is reached so, and
+where that is limited (``cache.oci.reach``) to a host of the registry's own domain or one that the settings name.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import base64
 import time
 import weakref
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import urlencode
 
 import msgspec
@@ -22,6 +23,7 @@ from cache.oci.challenge import Challenge, merge_scopes, parse_challenges
 from cache.oci.credentials import ANONYMOUS, Credential
 from cache.oci.errors import Denied, ErrorDetail, RegistryError
 from cache.oci.observer import UNOBSERVED, Observer
+from cache.oci.reach import Reach
 from cache.oci.redirect import RefusedRedirect, check_step, parse_url
 from cache.oci.replies import with_query
 from cache.oci.transport import Transport, failure, read_limited
@@ -100,6 +102,7 @@ class Authenticator:
         name: str = "",
         *,
         observer: Observer = UNOBSERVED,
+        reach: Reach | None = None,
     ) -> None:
         self._observer = observer
         self._transport = transport
@@ -108,6 +111,7 @@ class Authenticator:
         self._credential = credential
         self._tokens = tokens
         self._name = name or self._base.authority
+        self._reach = replace(reach, for_token=True) if reach is not None else None
 
     async def header(self, scopes: tuple[str, ...]) -> str | None:
         """What to send at once, by what the registry asked for before; None before its first challenge."""
@@ -176,7 +180,7 @@ class Authenticator:
 
     async def _ask(self, method: str, url: str, headers: dict[str, str], data: bytes | None) -> Token:
         self._observer.token_fetched(self._name)
-        async with self._transport.request(method, url, headers, data) as response:
+        async with self._transport.request(method, url, headers, data, self._reach) as response:
             if response.status != 200:
                 failed = await failure(method, url, response)
                 if response.status in (401, 403) or (response.status == 400 and method == "POST"):

@@ -8,6 +8,7 @@ OCIError
     ├── Denied                                          401 and 403
     ├── RateLimited(retry_after_s)                      429
     ├── InvalidReply                                    a reply that cannot be what was asked for
+    ├── Misled                                          it sent us where we must not go
     └── Unreachable                                     no answer at all: DNS, connect, TLS, reset, time-out
 """
 
@@ -115,6 +116,14 @@ class RateLimited(RegistryError):
 
 class InvalidReply(RegistryError):
     """A reply of success that is none: a page for people, wrong bytes, no length; says nothing about the content."""
+
+
+class Misled(RegistryError):
+    """The registry sent us where we must not go: a redirect, an upload's place or a token server."""
+
+    @property
+    def temporary(self) -> bool:
+        return False
 
 
 class Unreachable(RegistryError):

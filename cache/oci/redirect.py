@@ -3,6 +3,7 @@
 - ``Authorization`` goes to the origin (scheme, host, port) that it was meant for, and never again once it was left.
 - No step from https to http.
 - No step to a link-local address (cloud metadata), nor from elsewhere to the loopback.
+- What a registry may send us to beyond that, ``cache.oci.reach`` knows.
 - Only GET and HEAD follow: a body cannot be sent twice.
 
 URLs stay encoded as they came: a signed one is spoiled by any change.
@@ -10,11 +11,12 @@ URLs stay encoded as they came: a signed one is spoiled by any change.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from yarl import URL
+
+from cache.oci.networks import parse_address
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _CARRIED = frozenset({"accept", "accept-encoding", "range", "user-agent"})
@@ -68,7 +70,7 @@ def check_step(origin: URL, url: URL) -> None:
         raise RefusedRedirect(f"sends us from https to http at {url.host}")
     if origin.host == url.host:
         return
-    address = _address(url.host)
+    address = parse_address(url.host)
     if address is not None and address.is_link_local:
         raise RefusedRedirect(f"sends us to the link-local address {url.host}")
     if is_loopback(url.host) and not is_loopback(origin.host or ""):
@@ -78,14 +80,5 @@ def check_step(origin: URL, url: URL) -> None:
 def is_loopback(host: str) -> bool:
     """True for ``localhost`` and loopback addresses; ``host`` without a port."""
     name = host.lower().rstrip(".")
-    address = _address(name)
+    address = parse_address(name)
     return name == "localhost" or name.endswith(".localhost") or (address is not None and address.is_loopback)
-
-
-def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        address = ipaddress.ip_address(host.strip("[]"))
-    except ValueError:
-        return None
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return mapped or address

@@ -10,7 +10,7 @@ import msgspec
 from yarl import URL
 
 from cache.oci.errors import Denied, ErrorDetail, NotFound, RateLimited, RegistryError
-from cache.oci.redirect import parse_url, same_origin
+from cache.oci.redirect import check_step, parse_url, same_origin
 from cache.oci.retry import retry_after_s
 
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
@@ -106,6 +106,7 @@ def upload_location(base: URL, requested: URL, location: str) -> str:
         return f"https://{base.authority}{url.raw_path_qs}"
     if base.scheme == "https" and url.scheme != "https":
         raise ValueError(f"a Location without TLS at {url.host}")
+    check_step(requested, url)
     return str(url)
 
 

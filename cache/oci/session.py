@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import TypeVar
 from urllib.parse import quote
 
@@ -17,6 +18,7 @@ from cache.oci.credentials import ANONYMOUS, Credential
 from cache.oci.errors import Denied, RegistryError, Unreachable
 from cache.oci.observer import UNOBSERVED, Observer
 from cache.oci.profile import Profile
+from cache.oci.reach import Reach
 from cache.oci.redirect import parse_url, same_origin
 from cache.oci.retry import Backoff
 from cache.oci.transport import Body, Transport, failure
@@ -30,6 +32,7 @@ class RegistrySession:
     ``base_url`` is ``scheme://host[:port]``, ``name`` what people call the registry (``docker.io``). ``namespace``
     tells a proxy for several registries which one is meant (distribution-spec, "Registry Proxying"). ``profile`` is
     what is known of the registry; clients of the same registry share one, so that each lesson is paid for once.
+    ``reach`` says where the registry may send us; None = anywhere that ``cache.oci.redirect`` allows.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class RegistrySession:
         backoff: Backoff | None = None,
         profile: Profile | None = None,
         observer: Observer = UNOBSERVED,
+        reach: Reach | None = None,
     ) -> None:
         self.base = parse_url(base_url.rstrip("/"))
         self.base_url = base_url.rstrip("/")
@@ -54,8 +58,15 @@ class RegistrySession:
         self.profile = profile or Profile()
         self._transport = transport
         self._observer = observer
+        self._reach = replace(reach, host=self.base.host or "") if reach is not None else None
         self._authenticator = Authenticator(
-            transport, self.base_url, credential, tokens or TokenCache(), self.name, observer=observer
+            transport,
+            self.base_url,
+            credential,
+            tokens or TokenCache(),
+            self.name,
+            observer=observer,
+            reach=self._reach,
         )
 
     @asynccontextmanager
@@ -98,7 +109,9 @@ class RegistrySession:
         asked_at = time.monotonic()
         answered = False
         try:
-            async with self._transport.request(method, url, {**(headers or {}), **shown}, data) as response:
+            async with self._transport.request(
+                method, url, {**(headers or {}), **shown}, data, self._reach
+            ) as response:
                 answered = True
                 self._observer.answered(self.name, response.status, time.monotonic() - asked_at, response.headers)
                 try:

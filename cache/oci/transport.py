@@ -1,8 +1,4 @@
-"""HTTP for registries: one aiohttp session, set up so that it changes nothing on the way.
-
-aiohttp's defaults are wrong for blobs: a total time-out of five minutes, bodies decompressed, redirects
-followed with their URLs quoted anew and limits on headers that long tokens and signed URLs exceed.
-"""
+"""HTTP for registries: requests sent, redirects followed by our own rules, failures told apart."""
 
 from __future__ import annotations
 
@@ -16,19 +12,22 @@ from typing import BinaryIO
 
 import aiohttp
 from aiohttp import ClientResponse
+from aiohttp.abc import AbstractResolver
+from cachetools import LRUCache
+from yarl import URL
 
-from cache.oci.errors import InvalidReply, RegistryError, Unreachable
+from cache.oci.connections import Connections, RefusedAddress, Reply
+from cache.oci.errors import InvalidReply, Misled, RegistryError, Unreachable
+from cache.oci.networks import Network, network_of
+from cache.oci.reach import Reach
 from cache.oci.redirect import RefusedRedirect, Target, follow, parse_url
 from cache.oci.replies import error_of
 
 MAX_REDIRECTS = 5
-MAX_CONNECTIONS = 256
-HEADER_BYTES = 64 * 1024
-READ_BUFFER_BYTES = 1 << 19
+MAX_PEERS = 1024
 ERROR_BODY_BYTES = 64 * 1024
 WHOLE_BYTES = 1 << 20
 """Bodies up to this length are handed to aiohttp in one piece."""
-USER_AGENT = "crossdock"
 
 Body = bytes | AsyncIterator[bytes] | None
 
@@ -36,7 +35,8 @@ Body = bytes | AsyncIterator[bytes] | None
 class Transport:
     """Requests to any registry. An async context manager; usable only inside it.
 
-    ``skip_tls_verify`` holds the hosts (``name`` or ``name:port``) whose certificates are not checked.
+    ``skip_tls_verify`` holds the hosts (``name`` or ``name:port``) whose certificates are not checked; ``resolver``
+    gives names' addresses (None = the system's).
     """
 
     def __init__(
@@ -45,23 +45,17 @@ class Transport:
         skip_tls_verify: Container[str] = frozenset(),
         connect_timeout_s: float = 30.0,
         read_timeout_s: float = 120.0,
+        resolver: AbstractResolver | None = None,
     ) -> None:
         self._skip_tls_verify = skip_tls_verify
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s, sock_read=read_timeout_s)
-        self._opened: aiohttp.ClientSession | None = None
+        self._resolver = resolver
+        self._opened: Connections | None = None
+        self._networks: LRUCache[str, Network] = LRUCache(MAX_PEERS)
+        """Where each registry was when it last answered, by its host."""
 
     async def __aenter__(self) -> Transport:
-        self._opened = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS, ttl_dns_cache=30),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=self._timeout,
-            auto_decompress=False,
-            requote_redirect_url=False,
-            read_bufsize=READ_BUFFER_BYTES,
-            max_line_size=HEADER_BYTES,
-            max_field_size=HEADER_BYTES,
-            headers={"Accept-Encoding": "identity", "User-Agent": USER_AGENT},
-        )
+        self._opened = Connections(self._timeout, self._resolver or aiohttp.DefaultResolver())
         return self
 
     async def __aexit__(
@@ -73,17 +67,23 @@ class Transport:
 
     @asynccontextmanager
     async def request(
-        self, method: str, url: str, headers: Mapping[str, str] | None = None, data: Body = None
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str] | None = None,
+        data: Body = None,
+        reach: Reach | None = None,
     ) -> AsyncIterator[ClientResponse]:
         """The reply to a request, redirects of GET and HEAD followed; its body is still to be read.
 
-        Leaving early gives the connection up. Raises Unreachable when no usable reply comes, also while the body is
-        read inside; RegistryError for a redirect that must not be followed; whatever the source of ``data`` raises.
+        ``reach`` is how far the registry is trusted that gave us the URL or redirects us (None = anywhere). Leaving
+        early gives the connection up. Raises Unreachable when no usable reply comes, also while the body is
+        read inside; RegistryError for a place where we must not go; whatever the source of ``data`` raises.
         """
         body = _Upload(data) if data is not None and not isinstance(data, bytes) else data
         response: ClientResponse | None = None
         try:
-            response = await self._send(method, url, headers or {}, body)
+            response = await self._send(method, url, headers or {}, body, reach)
             yield response
         except aiohttp.ClientConnectionResetError:
             # Raised by aiohttp's *server* too, when whoever we serve has gone: not the registry's failure.
@@ -98,38 +98,65 @@ class Transport:
                 await body.left()
 
     async def _send(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes | _Upload | None
-    ) -> ClientResponse:
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | _Upload | None, reach: Reach | None
+    ) -> Reply:
+        nearest = self._networks.get(reach.host, Network.PUBLIC) if reach is not None else None
         try:
             target = Target(parse_url(url), headers)
             for _ in range(MAX_REDIRECTS + 1):
-                response = await self._once(method, target, body)
+                response = await self._once(method, target, body, self._session(target.url, reach, nearest))
+                nearest = self._note(response, reach, nearest)
                 following = self._follow(method, target, response)
                 if following is None:
                     return response
                 response.release()
                 target = following
+        except RefusedRedirect as error:
+            raise Misled(method, url, reason=str(error)) from error
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             if isinstance(body, _Upload) and body.error is not None:
                 raise body.error from error
-            raise Unreachable(method, url, reason=reason_of(error)) from error
+            raise _unanswered(method, url, error) from error
         raise RegistryError(method, url, response.status, reason=f"redirects more than {MAX_REDIRECTS} times")
 
-    def _follow(self, method: str, target: Target, response: ClientResponse) -> Target | None:
-        try:
-            return follow(target, method, response.status, response.headers.get("Location"))
-        except RefusedRedirect as error:
-            response.release()
-            raise RegistryError(method, str(target.url), response.status, reason=str(error)) from error
-
-    async def _once(self, method: str, target: Target, body: bytes | _Upload | None) -> ClientResponse:
+    def _session(self, url: URL, reach: Reach | None, nearest: Network | None) -> aiohttp.ClientSession:
+        """What to reach the URL by. Raises RefusedRedirect."""
         if self._opened is None:
             raise RuntimeError("the transport is not open: use it as an async context manager")
+        host = url.host or ""
+        if reach is None:
+            return self._opened.session(host, None)
+        reach.check(host)
+        return self._opened.session(host, None if reach.is_trusted(host) else nearest)
+
+    def _note(self, response: Reply, reach: Reach | None, nearest: Network | None) -> Network | None:
+        """How near the next step may lead: no nearer than any before it, counted from where the registry itself is."""
+        if reach is None:
+            return None
+        network = network_of(response.peer)
+        here = network if network is not None else Network.PRIVATE
+        if reach.is_own(response.url.host or ""):
+            self._networks[reach.host] = here
+            return here
+        return max(here, nearest or here)
+
+    def _follow(self, method: str, target: Target, response: Reply) -> Target | None:
+        try:
+            return follow(target, method, response.status, response.headers.get("Location"))
+        except RefusedRedirect:
+            response.release()
+            raise
+
+    async def _once(
+        self, method: str, target: Target, body: bytes | _Upload | None, session: aiohttp.ClientSession
+    ) -> Reply:
         hosts = (target.url.host or "", target.url.authority)
         verify = not any(host in self._skip_tls_verify for host in hosts)
-        return await self._opened.request(
+        reply = await session.request(
             method, target.url, headers=dict(target.headers), data=_payload(body), allow_redirects=False, ssl=verify
         )
+        assert isinstance(reply, Reply)
+        return reply
 
 
 def _payload(body: bytes | _Upload | None) -> bytes | _Upload | BinaryIO | None:
@@ -167,6 +194,13 @@ class _Upload:
     async def left(self) -> None:
         """Returns when aiohttp has let go of the source, so that it can be closed."""
         await self._idle.wait()
+
+
+def _unanswered(method: str, url: str, error: Exception) -> RegistryError:
+    """The error that stands for no usable reply."""
+    if isinstance(error, aiohttp.ClientConnectorDNSError) and isinstance(error.os_error, RefusedAddress):
+        return Misled(method, url, reason=str(error.os_error))
+    return Unreachable(method, url, reason=reason_of(error))
 
 
 def reason_of(error: Exception) -> str:

@@ -43,7 +43,9 @@ class Fake:
 
 
 @asynccontextmanager
-async def fake_registry(handler: Handler, tls: ssl.SSLContext | None = None) -> AsyncIterator[Fake]:
+async def fake_registry(
+    handler: Handler, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1"
+) -> AsyncIterator[Fake]:
     """A server whose every reply is what ``handler`` makes."""
     fake = Fake()
 
@@ -59,8 +61,8 @@ async def fake_registry(handler: Handler, tls: ssl.SSLContext | None = None) -> 
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     try:
-        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
-        fake.url = f"{'https' if tls else 'http'}://127.0.0.1:{runner.addresses[0][1]}"
+        await web.TCPSite(runner, host, 0, ssl_context=tls).start()
+        fake.url = f"{'https' if tls else 'http'}://{host}:{runner.addresses[0][1]}"
         yield fake
     finally:
         await runner.cleanup()
