@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -81,13 +81,15 @@ class RunningProxy:
 
 
 @asynccontextmanager
-async def serve(config: ProxyConfig, store: Store) -> AsyncIterator[RunningProxy]:
-    """Serves until the context ends.
+async def serve(
+    config: ProxyConfig, store: Store, environ: Mapping[str, str] | None = None
+) -> AsyncIterator[RunningProxy]:
+    """Serves until the context ends. Credential helpers are started with ``environ``.
 
     Raises OSError when the address cannot be had, ConfigError when files that the configuration names cannot be used.
     """
     async with Transport() as transport, _certificate(config) as certificate:
-        services = make_services(config, store, transport)
+        services = make_services(config, store, transport, environ or {})
         # Long tokens come in headers; handlers are not cancelled when a client leaves, the work may be others' too.
         runner = web.AppRunner(
             make_app(services),
@@ -100,6 +102,7 @@ async def serve(config: ProxyConfig, store: Store) -> AsyncIterator[RunningProxy
         )
         await runner.setup()
         try:
+            await services.open()
             site = web.TCPSite(
                 runner,
                 config.host or None,

@@ -127,7 +127,7 @@ async def _serve(config: ProxyConfig, load: Callable[[], ProxyConfig]) -> None:
     try:
         await store.check()
         try:
-            async with serve(config, store) as proxy:
+            async with serve(config, store, os.environ) as proxy:
                 _announce(config, store.url, proxy.port)
                 await _obey(told, proxy, load)
         except OSError as error:

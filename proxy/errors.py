@@ -5,7 +5,7 @@ ProxyError
 └── Refused(status, code)       a request that gets another answer than success, in distribution-spec's terms
     ├── InvalidRequest          400, with the spec's code for what is wrong
     ├── CredentialsNeeded       401: who asks must say who he is, or is not who he says
-    ├── Forbidden               403: who may read this, but not change it
+    ├── Forbidden               403: who may read this, but not change it; or the proxy's own account was refused
     ├── Unknown                 404
     │   └── Hidden              who may not even know whether it exists
     ├── Unsupported             405
@@ -65,7 +65,7 @@ class CredentialsNeeded(Refused):
 
 
 class Forbidden(Refused):
-    """An operation that a rule does not grant to somebody who may read the repository."""
+    """What a rule does not grant to somebody who may read the repository, or no credentials of theirs would open."""
 
     def __init__(self, message: str) -> None:
         super().__init__(403, "DENIED", message)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import assert_never
 
@@ -12,12 +14,13 @@ from aiohttp import web
 
 from cache.entry import InvalidEntry, LookupRequest, decode_request, encode_reply
 from cache.errors import CacheError
+from cache.oci.errors import Denied
 from cache.oci.reference import check_repository
 from proxy import discovery, identity, pulling, pushing
 from proxy.admission import needed_right, refusal
 from proxy.call import API_HEADERS, ASKED, SCOPE, UPSTREAM, WANTED, WHO, Call, Wanted
 from proxy.caller import Caller
-from proxy.errors import CredentialsNeeded, Draining, InvalidRequest
+from proxy.errors import CredentialsNeeded, Draining, Forbidden, InvalidRequest
 from proxy.metrics import CONTENT_TYPE
 from proxy.outcome import BYPASS
 from proxy.request import (
@@ -63,7 +66,9 @@ class Endpoints:
             return await self._ping(http)
         if isinstance(request, ListRepositories):
             return await discovery.list_repositories(self._services, await self._caller(http), request)
-        return await self._answer(await self._call(http, request.name, needed_right(request), request), request)
+        call = await self._call(http, request.name, needed_right(request), request)
+        with self._judged_fairly(call):
+            return await self._answer(call, request)
 
     async def _call(self, http: web.Request, name: str, right: Right, request: RepositoryRequest | None = None) -> Call:
         """The request with its repository resolved, if the rules grant it. Raises Refused."""
@@ -76,6 +81,8 @@ class Endpoints:
         caller = await self._caller(http)
         if (refused := refusal(rules, caller.who, place, right, request)) is not None:
             raise refused
+        if right is Right.READ:
+            caller = self._services.accounts.reader(resolved, caller)
         may_fetch = rules.allow(caller.who, place, Right.FETCH)
         return Call(http, name, resolved, caller if may_fetch else replace(caller, may_fetch=False))
 
@@ -92,6 +99,17 @@ class Endpoints:
             raise CredentialsNeeded("a local user's or an upstream's credentials, or an anonymous token, are wanted")
         await self._caller(http)
         return web.Response(body=b"{}", content_type="application/json", headers=API_HEADERS)
+
+    @contextmanager
+    def _judged_fairly(self, call: Call) -> Iterator[None]:
+        """What an upstream refuses to the proxy's own account is not the client's fault: it is asked for nothing."""
+        try:
+            yield
+        except Denied as error:
+            if not call.caller.account or not isinstance(call.route, Proxied):
+                raise
+            self._services.accounts.doubt(call.route.upstream)
+            raise Forbidden(f"{call.route.upstream.name} does not let the proxy's own account do this") from error
 
     async def _answer(self, call: Call, request: RepositoryRequest) -> web.StreamResponse:
         match request:
@@ -133,7 +151,8 @@ class Endpoints:
         """Many cache keys at once."""
         asked = _lookup_request(await _read(http, LOOKUP_BYTES))
         call = await self._call(http, check_repository(asked.repository), Right.READ)
-        found = await self._services.lookup.find(call.route, asked.keys, call.caller)
+        with self._judged_fairly(call):
+            found = await self._services.lookup.find(call.route, asked.keys, call.caller)
         headers = call.headers(BYPASS)
         return web.Response(body=encode_reply(found), content_type="application/json", headers=headers)
 

@@ -19,6 +19,7 @@ from cache.oci.errors import RegistryError
 from cache.singleflight import SingleFlight
 from cache.store import BlobStore
 from proxy.access import Access
+from proxy.accounts import Accounts
 from proxy.blobs import Blobs, StoredBlob
 from proxy.caller import NOBODY, Caller
 from proxy.errors import Unknown
@@ -34,13 +35,20 @@ class Mounts:
     """Brings blobs from one repository into another."""
 
     def __init__(
-        self, store: BlobStore, blobs: Blobs, hosted: HostedRepositories, upstreams: Upstreams, access: Access
+        self,
+        store: BlobStore,
+        blobs: Blobs,
+        hosted: HostedRepositories,
+        upstreams: Upstreams,
+        access: Access,
+        accounts: Accounts,
     ) -> None:
         self._store = store
         self._blobs = blobs
         self._hosted = hosted
         self._upstreams = upstreams
         self._access = access
+        self._accounts = accounts
         self._copies: SingleFlight[tuple[str, Digest, str], None] = SingleFlight()
 
     async def mount(self, target: Route, source: Route, digest: Digest, caller: Caller) -> bool:
@@ -118,8 +126,12 @@ class Mounts:
     def _reader(self, source: Route, target: Route, caller: Caller) -> Caller:
         """As whom to read the source: a client's credential is never shown to a registry that it was not meant for.
 
-        It was meant for the target's; for another upstream only if that has taken it lately.
+        It was meant for the target's; for another upstream only if that has taken it lately. Where the proxy has an
+        account for the source, that is used: the rules have been asked.
         """
+        reader = self._accounts.reader(source, caller)
+        if reader.account:
+            return reader
         if isinstance(source, Hosted) or (isinstance(target, Proxied) and source.upstream == target.upstream):
             return caller
         known = not self._access.readable(source, NOBODY) and self._access.readable(source, caller)

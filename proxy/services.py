@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cache.catalog import Catalog
@@ -10,6 +11,7 @@ from cache.oci.transport import Transport
 from cache.store import Store
 from proxy.absences import Absences
 from proxy.access import Access
+from proxy.accounts import Accounts
 from proxy.authenticate import Authentication
 from proxy.blobs import Blobs
 from proxy.config import ProxyConfig
@@ -40,6 +42,7 @@ class Services:
     drain: Drain
     store: Store
     authentication: Authentication
+    accounts: Accounts
     upstreams: Upstreams
     fills: Fills
     blobs: Blobs
@@ -62,28 +65,39 @@ class Services:
     async def change(self, config: ProxyConfig) -> tuple[str, ...]:
         """Puts another configuration in force for new requests, and returns the options that differ.
 
-        Users and tokens are read again. What runs, and what is remembered of upstreams, stays. Raises ConfigError; then
-        all is as it was.
+        Users, tokens and accounts are read again. What runs, and what is remembered of upstreams, stays. Raises
+        ConfigError; then all is as it was.
         """
         users = await asyncio.to_thread(Users.load, config.users_file, config.tokens_file)
+        readings = await self.accounts.read(config.upstreams.values())
         changed = self.configuration.change(config)
         self.authentication.change(users, config.rules)
+        self.accounts.use(readings)
         self.metrics.know(config.upstreams)
         return changed
+
+    async def open(self) -> None:
+        """Begins what goes on in the background. Raises ConfigError for an account that cannot be used."""
+        self.accounts.use(await self.accounts.read(self.config.upstreams.values()))
 
     async def close(self) -> None:
         """Ends what goes on in the background."""
         await self.manifests.close()
+        await self.accounts.close()
         await self.fills.close()
         await self.uploads.close()
 
 
-def make_services(config: ProxyConfig, store: Store, transport: Transport) -> Services:
-    """The services for a configuration. Raises ConfigError for files that it names and that cannot be used."""
+def make_services(config: ProxyConfig, store: Store, transport: Transport, environ: Mapping[str, str]) -> Services:
+    """The services for a configuration; credential helpers are started with ``environ``.
+
+    Raises ConfigError for files that it names and that cannot be used.
+    """
     metrics = Metrics()
     metrics.know(config.upstreams)
     catalog = Catalog(store)
     upstreams = Upstreams(transport, metrics)
+    accounts = Accounts(environ)
     access = Access()
     fills = Fills(store, config.spool_dir)
     absences = Absences()
@@ -98,13 +112,14 @@ def make_services(config: ProxyConfig, store: Store, transport: Transport) -> Se
         drain=Drain(),
         store=store,
         authentication=Authentication(Users.load(config.users_file, config.tokens_file), config.rules),
+        accounts=accounts,
         upstreams=upstreams,
         fills=fills,
         blobs=blobs,
         manifests=manifests,
         hosted=hosted,
         uploads=uploads,
-        mounts=Mounts(store, blobs, hosted, upstreams, access),
+        mounts=Mounts(store, blobs, hosted, upstreams, access, accounts),
         lookup=Lookup(blobs, manifests, hosted),
         catalog=catalog,
         tags=UpstreamTags(upstreams),

@@ -58,11 +58,24 @@ def make_config(values: Values, default_store: str) -> ProxyConfig:
         ),
         drain_s=read.one("drain", parse_seconds, 30.0),
     )
-    if (config.users_file or config.tokens_file) and not config.rules.rules:
-        read.problems.append("users or tokens without any rule: expected a rule that says what they may do")
+    if not config.rules.rules:
+        read.problems += _unruled(config)
     if read.problems:
         raise ConfigError(read.problems)
     return config
+
+
+def _unruled(config: ProxyConfig) -> list[str]:
+    """What must not be without rules, under which everybody may do everything."""
+    problems = []
+    if config.users_file or config.tokens_file:
+        problems.append("users or tokens without any rule: expected a rule that says what they may do")
+    problems += [
+        f"upstream {name!r}: account without any rule: expected a rule that says who may read with it"
+        for name, upstream in config.upstreams.items()
+        if upstream.account is not None
+    ]
+    return problems
 
 
 class _Reader:

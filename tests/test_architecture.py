@@ -53,6 +53,7 @@ LEVELS = {
         cache.oci.connections
         cache.oci.discovery
         proxy.caller proxy.certificate proxy.check proxy.identity proxy.log proxy.metrics proxy.spool proxy.upstreams
+        proxy.accounts
         proxy.sightings
         proxy.users
         builder.archives builder.context builder.copy builder.decompress builder.digests builder.entries

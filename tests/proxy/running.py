@@ -71,7 +71,7 @@ async def running_proxy(
     )
     used = store or FilesystemStore(tmp / "store")
     try:
-        async with serve(config, used) as running:
+        async with serve(config, used, os.environ) as running:
             yield Proxy(f"http://127.0.0.1:{running.port}", used)
     finally:
         await used.close()

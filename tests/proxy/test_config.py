@@ -113,6 +113,7 @@ def test_all_faults_are_named_at_once():
             "d=https://d",
             "d=https://e",
             "e=https://e mirror=https://user:secret@f colour=red account-prefix=x",
+            "f=https://f account=/z",
         ),
         "default-upstream": ("zzz",),
         "hosted": ("UPPER",),
@@ -127,9 +128,19 @@ def test_all_faults_are_named_at_once():
         make_config(values, STORE)
     text = str(caught.value)
     expected = ("nowhere", "'a'", "'b'", "'c'", "'no-url'", "twice", "zzz", "UPPER", "tag-ttl", "regular expression")
-    for part in (*expected, "mirror", "colour", "account-prefix without", "'fly'", "tls-key", "users or tokens", "xml"):
+    for part in (
+        *expected,
+        "mirror",
+        "colour",
+        "account-prefix without",
+        "'fly'",
+        "tls-key",
+        "users or tokens",
+        "'f': account",
+        "xml",
+    ):
         assert part in text, part
-    assert len(caught.value.problems) == 17
+    assert len(caught.value.problems) == 18
     assert "secret" not in text
 
 
