@@ -27,6 +27,7 @@ from proxy.request import (
     ReadBlob,
     ReadManifest,
     RepositoryRequest,
+    Request,
     UploadChunk,
     UploadStatus,
 )
@@ -56,12 +57,12 @@ def refusal(
         return CredentialsNeeded(f"anonymous users may not {right.value} {place}")
     if rules.allow(who, place, Right.READ):
         return Forbidden(f"user {who} may not {right.value} {place}")
-    absent = _absent(place, request)
-    return Hidden(absent.code, str(absent))
+    missing = absent(place, request)
+    return Hidden(missing.code, str(missing))
 
 
-def _absent(place: str, request: RepositoryRequest | None) -> Unknown:
-    """What is said of a repository that does not exist."""
+def absent(place: str, request: Request | None) -> Unknown:
+    """What is said when the repository, or what is asked for in it, does not exist."""
     match request:
         case ReadManifest(reference=reference) | DeleteManifest(reference=reference):
             return no_manifest(place, reference)

@@ -14,15 +14,17 @@ from aiohttp.typedefs import Handler, Middleware
 
 from cache.errors import CacheError
 from cache.oci.errors import OCIError
+from proxy.admission import absent
 from proxy.call import API_HEADERS, ASKED, SCOPE, UPSTREAM, WANTED, WHO
 from proxy.drain import Drain
-from proxy.errors import CredentialsNeeded, Hidden, InvalidRequest, Misdirected, Refused
+from proxy.errors import CredentialsNeeded, Hidden, InvalidRequest, Misdirected, Refused, Unknown
 from proxy.hosts import KnownHosts
 from proxy.identity import make_challenge
 from proxy.log import REQUEST_ID
 from proxy.metrics import Answered, Metrics
 from proxy.replies import ErrorReply, error_reply
 from proxy.request import UploadChunk, UploadStatus
+from proxy.rights import Right
 
 REQUEST_ID_HEADER = "X-Request-Id"
 QUIET_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
@@ -102,9 +104,15 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
     except (Refused, OCIError, CacheError) as error:
         if isinstance(error, CacheError):
             log.warning("store_failed", error=str(error))
-        reply = error_reply(error, request.get(UPSTREAM, ""), request.get(SCOPE, ""))
+        reply = error_reply(error, request.get(UPSTREAM, ""), request.get(SCOPE, ""), _absent(request))
         _note_refusal(request, error, reply.status)
         return _response(request, reply)
+
+
+def _absent(request: web.Request) -> Unknown | None:
+    """What a client that reads is told of what is not there; None for others."""
+    wanted = request.get(WANTED)
+    return absent(wanted.place, request.get(ASKED)) if wanted is not None and wanted.right is Right.READ else None
 
 
 def refuse_unknown_hosts(known: Callable[[], KnownHosts]) -> Middleware:

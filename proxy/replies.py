@@ -10,7 +10,7 @@ import msgspec
 
 from cache.errors import BlobNotFound, CacheError, DigestMismatch, SizeMismatch, StoreFull
 from cache.oci.errors import Denied, InvalidDigest, Misled, NotFound, OCIError, RateLimited, RegistryError
-from proxy.errors import CredentialsNeeded, Draining, OutOfOrder, Refused
+from proxy.errors import CredentialsNeeded, Draining, OutOfOrder, Refused, Unknown
 from proxy.ranges import RangeNotSatisfiable
 
 
@@ -30,17 +30,21 @@ class ErrorReply:
         return msgspec.json.encode({"errors": [{"code": self.code, "message": self.message, "detail": None}]})
 
 
-def error_reply(error: Refused | OCIError | CacheError, upstream: str, scope: str) -> ErrorReply:
+def error_reply(
+    error: Refused | OCIError | CacheError, upstream: str, scope: str, absent: Unknown | None = None
+) -> ErrorReply:
     """The reply for an error that we raised, that an upstream answered with, or that the store met.
 
     ``upstream`` names the upstream of the request in messages ("" = none); ``scope`` is what a client that must give
-    credentials would need.
+    credentials would need. ``absent`` is what a client that reads is told of what is not there: such a client hears
+    nothing in the upstream's own words, since an upstream is asked in one way for what we hold and in another for what
+    we do not, and its words would tell which it was.
     """
     match error:
         case Refused():
             return _refused(error, scope)
         case RegistryError():
-            return _upstream(error, upstream, scope)
+            return _upstream(error, upstream, scope, absent)
         case DigestMismatch() | SizeMismatch():
             return ErrorReply(400, "DIGEST_INVALID", str(error))
         case BlobNotFound():
@@ -72,10 +76,13 @@ def _refused(error: Refused, scope: str) -> ErrorReply:
 _CODES = {400: "UNSUPPORTED", 403: "DENIED", 404: "NAME_UNKNOWN", 405: "UNSUPPORTED", 413: "SIZE_INVALID"}
 
 
-def _upstream(error: RegistryError, upstream: str, scope: str) -> ErrorReply:
+def _upstream(error: RegistryError, upstream: str, scope: str, absent: Unknown | None) -> ErrorReply:
     """4xx are the upstream's answer and stay what they are; its 5xx and nonsense become 502, silence 503."""
-    code = error.details[0].code if error.details else _CODES.get(error.status or 0, "UNKNOWN")
-    said = "; ".join(str(detail) for detail in error.details) or error.reason
+    if absent is not None and isinstance(error, NotFound):
+        return ErrorReply(404, absent.code, str(absent))
+    details = error.details if absent is None else ()
+    code = details[0].code if details else _CODES.get(error.status or 0, "UNKNOWN")
+    said = "; ".join(map(str, details)) or error.reason
     message = f"{upstream}: {said}" if said else f"{upstream} answered {error.status}"
     wait = {"Retry-After": str(math.ceil(error.retry_after_s))} if error.retry_after_s is not None else {}
     match error:
