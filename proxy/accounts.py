@@ -61,13 +61,7 @@ class Accounts:
     async def read(self, upstreams: Iterable[Upstream]) -> list[Reading]:
         """The accounts of these upstreams, for ``use``. Raises ConfigError for files that cannot be used."""
         owners = [upstream for upstream in upstreams if upstream.account is not None]
-        problems = []
-        for upstream in owners:
-            try:
-                await asyncio.to_thread(_parse, _account(upstream), self._environ)
-            except InvalidCredentials as error:
-                problems.append(f"upstream {upstream.name!r}: account: {error}")
-        if problems:
+        if problems := await asyncio.to_thread(account_problems, owners):
             raise ConfigError(problems)
         return await asyncio.gather(*map(self._read, owners))
 
@@ -134,6 +128,18 @@ class Accounts:
         except InvalidCredentials as error:
             log.warning("account_not_usable", upstream=upstream.name, error=str(error))
         return Reading(upstream, credential, file, read_at)
+
+
+def account_problems(upstreams: Iterable[Upstream]) -> list[str]:
+    """What is wrong with the files of these upstreams' accounts; starts no credential helper."""
+    problems = []
+    for upstream in upstreams:
+        try:
+            if upstream.account is not None:
+                _parse(upstream.account, {})
+        except InvalidCredentials as error:
+            problems.append(f"upstream {upstream.name!r}: account: {error}")
+    return problems
 
 
 def _account(upstream: Upstream) -> Account:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from proxy.accounts import account_problems
 from proxy.certificate import Certificate
 from proxy.config import ProxyConfig
 from proxy.errors import ConfigError
@@ -13,8 +14,7 @@ from proxy.users import Users
 
 def file_problems(config: ProxyConfig) -> list[str]:
     """What is wrong with the files and directories that the configuration names; opens nothing for good."""
-    accounts = [upstream.account for upstream in config.upstreams.values() if upstream.account is not None]
-    problems = [fault for account in accounts if (fault := _unreadable("account", account.config_path))]
+    problems = account_problems(config.upstreams.values())
     try:
         Users.load(config.users_file, config.tokens_file)
     except ConfigError as error:
@@ -27,15 +27,6 @@ def file_problems(config: ProxyConfig) -> list[str]:
     if config.spool_dir is not None and not _writable(config.spool_dir):
         problems.append(f"spool-dir: {config.spool_dir} is no directory that can be written")
     return problems
-
-
-def _unreadable(option: str, path: Path) -> str | None:
-    try:
-        with path.open("rb") as file:
-            file.read(1)
-    except OSError as error:
-        return f"{option}: {path} cannot be read: {error.strerror}"
-    return None
 
 
 def _writable(path: Path) -> bool:
