@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class FilesystemStore:
-    """A store in the directory ``root``, which is made at the first write. Also LocalPaths and Enumerable."""
+    """A store in the directory ``root``, made at the first write. Also LocalPaths, IncomingFiles and Enumerable."""
 
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
@@ -121,8 +121,8 @@ class FilesystemStore:
     def adopt(self, path: Path, digest: Digest, size_bytes: int) -> None:
         """Moves a finished file of ``incoming`` into place as the blob ``digest``, synced to the disk.
 
-        The digest is taken on trust and not computed again: the caller is our own layer writer, which hashed every
-        byte as it wrote it. Raises SizeMismatch when the file does not have the size that was hashed.
+        The digest is taken on trust and not computed again: the caller has hashed every byte as it was written.
+        Raises SizeMismatch when the file does not have the size that was hashed.
         """
         with self._translated(f"store {digest}"):
             self._blobs.adopt(path, digest, size_bytes)

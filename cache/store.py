@@ -127,6 +127,24 @@ class LocalPaths(Protocol):
 
 
 @runtime_checkable
+class IncomingFiles(Protocol):
+    """A store whose blobs are files: who hashes what he writes can write a blob where it will stay. These block."""
+
+    def incoming(self) -> Path:
+        """A new, empty file for a blob on its way in: to be written, then given to ``adopt`` or removed.
+
+        Files that were left behind are removed by the store itself, some day.
+        """
+
+    def adopt(self, path: Path, digest: Digest, size_bytes: int) -> None:
+        """Moves a finished file of ``incoming`` into place as the blob ``digest``, synced to the disk.
+
+        The digest is taken on trust: the caller has hashed every byte as it was written. Nothing may be written to the
+        file any more. Raises SizeMismatch when the file does not have the size that was hashed.
+        """
+
+
+@runtime_checkable
 class Enumerable(Protocol):
     """A store that can list its blobs (for maintenance, never on a request's path)."""
 

@@ -58,6 +58,7 @@ class IncomingBlob:
 
     @property
     def size_bytes(self) -> int:
+        assert self.spool.size_bytes is not None, "a fill begins with the size"
         return self.spool.size_bytes
 
 
@@ -91,7 +92,7 @@ class Blobs:
         Raises NotFound, Denied or another RegistryError as the upstream does, and Unknown when it is not held and the
         caller may not have it fetched.
         """
-        held = await self.find_held(route, digest, caller)
+        held = await self._held(route, digest, caller)
         return held if held is not None else await self._fetch(route, digest, caller)
 
     async def find_held(self, route: Proxied, digest: Digest, caller: Caller) -> StoredBlob | None:
@@ -99,6 +100,10 @@ class Blobs:
 
         Raises as ``find``.
         """
+        await self._fills.settled(digest)
+        return await self._held(route, digest, caller)
+
+    async def _held(self, route: Proxied, digest: Digest, caller: Caller) -> StoredBlob | None:
         size_bytes = await self._store.stat(digest)
         if size_bytes is None:
             return None
@@ -212,7 +217,7 @@ class Blobs:
                     raise
                 continue
             return await self._follow(route, caller, digest, spool)
-        if (held := await self.find_held(route, digest, caller)) is not None:
+        if (held := await self._held(route, digest, caller)) is not None:
             return held  # the fill ended between the two looks
         if self._fills.running(digest) is not None:
             return await self._fetch(route, digest, caller)
@@ -222,7 +227,7 @@ class Blobs:
         member = await self._catalog.member(route.namespace, route.repository, digest)
         if member is None or not self._access.readable(route, caller):
             await self._prove(route, digest, caller, False)
-        return IncomingBlob(digest, spool)
+        return IncomingBlob(digest, spool, HIT if spool.sealed else MISS)
 
     async def _start(self, route: Proxied, digest: Digest, caller: Caller, owner: object) -> Spool:
         self._absences.check(route, digest, caller)

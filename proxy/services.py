@@ -19,6 +19,7 @@ from proxy.drain import Drain
 from proxy.fills import Fills
 from proxy.held import HeldManifests
 from proxy.hosted import HostedRepositories
+from proxy.intake import Intakes
 from proxy.lookup import Lookup
 from proxy.manifest_pushes import ManifestPushes
 from proxy.manifests import Manifests
@@ -44,6 +45,7 @@ class Services:
     authentication: Authentication
     accounts: Accounts
     upstreams: Upstreams
+    intakes: Intakes
     fills: Fills
     blobs: Blobs
     manifests: Manifests
@@ -86,6 +88,7 @@ class Services:
         await self.accounts.close()
         await self.fills.close()
         await self.uploads.close()
+        await self.intakes.close()
 
 
 def make_services(config: ProxyConfig, store: Store, transport: Transport, environ: Mapping[str, str]) -> Services:
@@ -99,7 +102,8 @@ def make_services(config: ProxyConfig, store: Store, transport: Transport, envir
     upstreams = Upstreams(transport, metrics)
     accounts = Accounts(environ)
     access = Access()
-    fills = Fills(store, config.spool_dir)
+    intakes = Intakes(store, config.spool_dir)
+    fills = Fills(intakes)
     absences = Absences()
     blobs = Blobs(store, catalog, upstreams, access, absences, fills)
     manifests = Manifests(HeldManifests(catalog), upstreams, access, absences)
@@ -114,6 +118,7 @@ def make_services(config: ProxyConfig, store: Store, transport: Transport, envir
         authentication=Authentication(Users.load(config.users_file, config.tokens_file), config.rules),
         accounts=accounts,
         upstreams=upstreams,
+        intakes=intakes,
         fills=fills,
         blobs=blobs,
         manifests=manifests,

@@ -35,7 +35,7 @@ async def serve_blob(
         response.headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{found.size_bytes}"
     response.content_length = part.length_bytes
     if isinstance(found, IncomingBlob) and found.size_bytes == 0:
-        await found.spool.sealed()  # its headers alone are a complete reply
+        await found.spool.wait_sealed()  # its headers alone are a complete reply
     async with AsyncExitStack() as stack:
         file = await _open_file(stack, store, found)
         try:

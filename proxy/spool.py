@@ -1,112 +1,151 @@
-"""A file that grows while many read it: the bytes of a blob that is being fetched right now."""
+"""A blob on its way in that many can read while it grows."""
 
 from __future__ import annotations
 
 import asyncio
-import errno
-import hashlib
-import os
-import tempfile
-import weakref
-from collections.abc import AsyncIterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Executor
+from typing import ParamSpec, TypeVar
 
-from cache.errors import StoreFull, StoreUnavailable
+from cache.errors import StoreUnavailable
 from cache.oci.digest import Digest
+from proxy.spool_file import SpoolFile
 
-READ_BYTES = 512 * 1024
+BATCH_BYTES = 512 * 1024
+"""So much is collected in memory before it is hashed and written, on a thread, in one go."""
+READ_BYTES = 256 * 1024
+"""The most that one reader holds in memory."""
+PIECE_BYTES = 64 * 1024
+"""Pieces are joined until they are this long: a source that drips must not make a list of thousands."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Spool:
     """One blob on its way in: one appends, any number read and follow.
 
-    The last byte is shown only after ``seal``, that is when the whole has been verified: a follower of content that
-    turns out to be wrong gets a short body, never a complete one. The file has no name, so nothing is left behind
-    whatever happens; it goes when the last reader has let go of the spool.
+    ``size_bytes`` is None until it is known. Once it is, the last byte is shown only after ``seal``, that is when the
+    whole has been verified: a follower of content that turns out to be wrong gets a short body, never a complete one.
+    What has come last is read from memory, so that nobody waits for the disk.
     """
 
-    def __init__(self, directory: Path | None, size_bytes: int) -> None:
+    def __init__(self, file: SpoolFile, size_bytes: int | None, threads: Executor) -> None:
         self.size_bytes = size_bytes
-        self.written_bytes = 0
-        self._sealed = False
+        self.received_bytes = 0
+        self.sealed = False
+        self._file: SpoolFile | None = file
+        self._threads = threads
+        self._recent: list[bytes] = []
+        self._written_bytes = 0
         self._failure: Exception | None = None
         self._changed = asyncio.Event()
-        with tempfile.TemporaryFile(dir=directory, buffering=0) as file:
-            self._fd = os.dup(file.fileno())
-        weakref.finalize(self, os.close, self._fd)
+
+    @property
+    def buffered_bytes(self) -> int:
+        """How much is in memory and not written yet."""
+        return self.received_bytes - self._written_bytes
 
     async def append(self, data: bytes) -> None:
-        """Adds ``data`` and lets the readers have it. Raises StoreUnavailable when the disk does not take it."""
-        try:
-            await asyncio.to_thread(_write_all, self._fd, data, self.written_bytes)
-        except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            raise (StoreFull if full else StoreUnavailable)("spool", "write", error.strerror or "") from error
-        self.written_bytes += len(data)
+        """Adds ``data`` and lets the readers have it. Raises StoreUnavailable when no disk takes it."""
+        if self._recent and len(self._recent[-1]) + len(data) <= PIECE_BYTES:
+            self._recent[-1] += data
+        else:
+            self._recent.append(data)
+        self.received_bytes += len(data)
         self._notify()
+        if self.buffered_bytes >= BATCH_BYTES:
+            await self._flush()
+
+    async def digest(self, algorithm: str) -> Digest:
+        """The digest of all that was appended so far. Raises StoreUnavailable."""
+        await self._flush()
+        return await self._run(self._readable().digest, algorithm)
+
+    async def keep(self, digest: Digest) -> bool:
+        """Gives the file to the store (``SpoolFile.keep``); readers read on."""
+        return await self._run(self._readable().keep, digest)
 
     def seal(self) -> None:
         """Says that all is here and right."""
-        self._sealed = True
+        self.size_bytes = self.received_bytes
+        self.sealed = True
         self._notify()
 
     def fail(self, error: Exception) -> None:
-        """Says that no more will come: every reader's next wait raises ``error``."""
-        if not self._sealed:
+        """Says that no more will come: every reader raises ``error`` next, and the file goes."""
+        if not self.sealed and self._failure is None:
             self._failure = error
+            self._file = None
+            self._recent = []
             self._notify()
+
+    async def read(self, start: int, stop: int | None = None) -> AsyncIterator[bytes]:
+        """The bytes ``start`` to ``stop`` (exclusive; None = the end, wherever that will be), each as soon as it is
+        there. Raises what ``fail`` was given.
+        """
+        position = start
+        while (end := self.size_bytes if stop is None else stop) is None or position < end:
+            ready_bytes = min(self._visible_bytes, self._visible_bytes if end is None else end) - position
+            if ready_bytes <= 0 or self._failure is not None:
+                await self._wait()
+                continue
+            piece = self._from_memory(position, ready_bytes)
+            if piece is None:
+                size_bytes = min(ready_bytes, READ_BYTES, self._written_bytes - position)
+                piece = await self._run(self._readable().read, position, size_bytes)
+            position += len(piece)
+            yield piece
+        if end == self.size_bytes:
+            await self.wait_sealed()
+
+    async def wait_sealed(self) -> None:
+        """Returns when all is here and right. Raises what ``fail`` was given."""
+        while not self.sealed:
+            await self._wait()
+
+    @property
+    def _visible_bytes(self) -> int:
+        if self.sealed or self.size_bytes is None:
+            return self.received_bytes
+        return min(self.received_bytes, self.size_bytes - 1)
+
+    def _from_memory(self, position: int, most_bytes: int) -> bytes | None:
+        """Bytes that are not written yet; None when they are to be read from the file."""
+        offset = position - self._written_bytes
+        if offset < 0:
+            return None
+        for piece in self._recent:
+            if offset < len(piece):
+                whole = offset == 0 and len(piece) <= most_bytes
+                return piece if whole else piece[offset : offset + most_bytes]
+            offset -= len(piece)
+        return None
+
+    async def _flush(self) -> None:
+        try:
+            await self._run(self._readable().append, self._recent)
+        except BaseException as error:
+            # How much of it was written is not known, also when we were cancelled: nothing more may follow.
+            self.fail(error if isinstance(error, Exception) else StoreUnavailable("spool", "write", "it was given up"))
+            raise
+        self._recent = []
+        self._written_bytes = self.received_bytes
+
+    async def _wait(self) -> None:
+        """Returns when something has changed. Raises what ``fail`` was given."""
+        if self._failure is not None:
+            raise self._failure
+        await self._changed.wait()
 
     def _notify(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    @property
-    def _visible_bytes(self) -> int:
-        return self.written_bytes if self._sealed else min(self.written_bytes, self.size_bytes - 1)
+    def _readable(self) -> SpoolFile:
+        if self._file is None:
+            raise self._failure or StoreUnavailable("spool", "read", "it has ended")
+        return self._file
 
-    async def read(self, start: int, stop: int) -> AsyncIterator[bytes]:
-        """The bytes ``start`` to ``stop`` (exclusive), each piece as soon as it is there.
-
-        Raises what ``fail`` was given.
-        """
-        position = start
-        while position < stop:
-            available = min(stop, self._visible_bytes) - position
-            if available > 0:
-                piece = await asyncio.to_thread(os.pread, self._fd, min(available, READ_BYTES), position)
-                position += len(piece)
-                yield piece
-            elif self._failure is not None:
-                raise self._failure
-            else:
-                await self._changed.wait()
-        if stop == self.size_bytes:
-            await self.sealed()
-
-    async def sealed(self) -> None:
-        """Returns when all is here and right. Raises what ``fail`` was given."""
-        while not self._sealed:
-            if self._failure is not None:
-                raise self._failure
-            await self._changed.wait()
-
-    async def digest(self, algorithm: str) -> Digest:
-        """The digest of what has been written so far."""
-        return await asyncio.to_thread(_digest_of, self._fd, algorithm)
-
-
-def _digest_of(fd: int, algorithm: str) -> Digest:
-    hasher = hashlib.new(algorithm)
-    position = 0
-    while piece := os.pread(fd, READ_BYTES, position):
-        hasher.update(piece)
-        position += len(piece)
-    return Digest(algorithm, hasher.hexdigest())
-
-
-def _write_all(fd: int, data: bytes, offset: int) -> None:
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(fd, view, offset)
-        offset += written
-        view = view[written:]
+    async def _run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: work(*args, **kwargs))

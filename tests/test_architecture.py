@@ -50,11 +50,8 @@ LEVELS = {
         cache.s3_wire cache.s3_writing
         cache.oci.auth cache.oci.client cache.oci.credentials cache.oci.download cache.oci.registries cache.oci.session
         cache.oci.transport cache.oci.uploads
-        cache.oci.connections
-        cache.oci.discovery
-        proxy.caller proxy.certificate proxy.check proxy.identity proxy.log proxy.metrics proxy.spool proxy.upstreams
-        proxy.accounts
-        proxy.sightings
+        cache.oci.connections cache.oci.discovery proxy.accounts proxy.caller proxy.certificate proxy.check
+        proxy.identity proxy.log proxy.metrics proxy.sightings proxy.spool proxy.spool_file proxy.upstreams
         proxy.users
         builder.archives builder.context builder.copy builder.decompress builder.digests builder.entries
         builder.isolation builder.layerdir builder.outputs builder.placement builder.rootfs builder.sandbox
@@ -64,8 +61,8 @@ LEVELS = {
     3: """
         cache.catalog cache.layers cache.stores cache.warm
         proxy.absences proxy.access proxy.authenticate proxy.blobs proxy.drain proxy.fills proxy.held proxy.hosted
-        proxy.lookup proxy.manifests proxy.mounts proxy.services proxy.uploads
-        proxy.manifest_pushes proxy.referrers proxy.tags
+        proxy.intake proxy.lookup proxy.manifest_pushes proxy.manifests proxy.mounts proxy.referrers proxy.services
+        proxy.tags proxy.uploads
         builder.bases builder.execute builder.layers builder.perform builder.push builder.run builder.stage_root
         builder.step_cache
     """,

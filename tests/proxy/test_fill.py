@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 from pathlib import Path
 
 import aiohttp
@@ -13,6 +14,7 @@ from cache.errors import StoreFull
 from cache.filesystem import FilesystemStore
 from cache.oci.digest import Digest
 from tests.peers import Registry
+from tests.proxy.leaks import nothing_left
 from tests.proxy.running import UPSTREAM, chunks_of, client_of, get, running_proxy, scripted_upstream
 
 DATA = random.Random(7).randbytes(3_000_000)
@@ -84,7 +86,8 @@ async def test_wrong_content_cuts_the_connection_and_is_not_stored(tmp_path: Pat
 async def test_a_connection_that_breaks_is_taken_up_where_it_broke(tmp_path: Path):
     async with scripted_upstream() as upstream, running_proxy(tmp_path, {UPSTREAM: upstream.url}) as proxy:
         upstream.blobs, upstream.cut_at, upstream.cuts = {str(DIGEST): DATA}, 800_000, 2
-        assert (await get(proxy.url + PATH))[2] == DATA
+        async with nothing_left(tmp_path / "store"):
+            assert (await get(proxy.url + PATH))[2] == DATA
         assert await proxy.store.stat(DIGEST) == len(DATA)
         assert upstream.count("GET", PATH) == 3
 
@@ -109,25 +112,47 @@ async def test_an_empty_blob(registry: Registry, tmp_path: Path):
             assert (status, data, headers["X-Cache"]) == (200, b"", outcome)
 
 
+@pytest.mark.parametrize("fails", ["incoming", "adopt"])
 async def test_a_store_that_is_full_costs_the_caching_and_not_the_serving(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
 ):
     def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+        raise StoreFull("file:///store", "be written")
 
     store = FilesystemStore(tmp_path / "store")
     async with scripted_upstream() as upstream, running_proxy(tmp_path, {UPSTREAM: upstream.url}, store=store) as proxy:
-        upstream.blobs = {str(DIGEST): DATA}
         with monkeypatch.context() as patch:
-            patch.setattr("cache.blob_files.IncomingBlob.write", full)
-            patch.setattr("cache.blob_files.IncomingBlob.commit", full)
-            assert (await get(proxy.url + PATH))[2] == DATA
-            upstream.blobs = {str(DIGEST): DATA[:-1] + b"x"}
-            with pytest.raises(aiohttp.ClientPayloadError):
-                await get(proxy.url + PATH)
-            async with store.writer() as writer:
-                with pytest.raises(StoreFull):
-                    await writer.commit(DIGEST)
+            patch.setattr(store, fails, full)
+            for _ in range(2):
+                upstream.blobs = {str(DIGEST): DATA}
+                async with nothing_left(tmp_path / "store"):
+                    assert (await get(proxy.url + PATH))[2] == DATA
+                upstream.blobs = {str(DIGEST): DATA[:-1] + b"x"}
+                with pytest.raises(aiohttp.ClientPayloadError):
+                    await get(proxy.url + PATH)
         upstream.blobs = {str(DIGEST): DATA}
-        assert (await get(proxy.url + PATH))[2] == DATA
+        async with nothing_left(tmp_path / "store"):
+            assert (await get(proxy.url + PATH))[2] == DATA
         assert await store.stat(DIGEST) == len(DATA)
+        assert upstream.count("GET", PATH) == 5
+
+
+async def test_what_is_here_and_not_stored_yet_is_a_hit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A store that takes its time holds up neither the first client nor the next one."""
+    slow, store = threading.Event(), FilesystemStore(tmp_path / "store")
+    adopt = store.adopt
+
+    def wait(path: Path, digest: Digest, size_bytes: int) -> None:
+        assert slow.wait(10)
+        adopt(path, digest, size_bytes)
+
+    monkeypatch.setattr(store, "adopt", wait)
+    async with scripted_upstream() as upstream, running_proxy(tmp_path, {UPSTREAM: upstream.url}, store=store) as proxy:
+        upstream.blobs = {str(DIGEST): DATA}
+        async with nothing_left(tmp_path / "store"):
+            assert (await get(proxy.url + PATH))[2] == DATA
+            status, headers, data = await get(proxy.url + PATH)
+            assert (status, headers["X-Cache"], data) == (200, "hit", DATA)
+            slow.set()
+        assert await store.stat(DIGEST) == len(DATA)
+        assert upstream.count("GET", PATH) == 1
