@@ -4,6 +4,7 @@ ProxyError
 ├── ConfigError(problems)       the proxy cannot start as it was told to
 └── Refused(status, code)       a request that gets another answer than success, in distribution-spec's terms
     ├── InvalidRequest          400, with the spec's code for what is wrong
+    │   └── BodyBroken          a body that ended early: its client has left
     ├── CredentialsNeeded       401: who asks must say who he is, or is not who he says
     ├── Forbidden               403: who may read this, but not change it; or the proxy's own account was refused
     ├── Unknown                 404
@@ -50,6 +51,13 @@ class InvalidRequest(Refused):
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(400, code, message)
+
+
+class BodyBroken(InvalidRequest):
+    """A body that ended before it was complete; who sent it has most likely left."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("BLOB_UPLOAD_INVALID", message)
 
 
 class CredentialsNeeded(Refused):

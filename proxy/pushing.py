@@ -10,7 +10,8 @@ from cache.oci.client import PutReply
 from cache.oci.digest import Digest
 from cache.oci.manifest import parse_manifest
 from proxy.call import Call
-from proxy.errors import InvalidRequest, TooLarge, Unknown
+from proxy.errors import BodyBroken, InvalidRequest, TooLarge, Unknown
+from proxy.forwarded import ForwardedUpload
 from proxy.outcome import BYPASS
 from proxy.ranges import parse_chunk
 from proxy.request import (
@@ -26,7 +27,8 @@ from proxy.request import (
 from proxy.rights import Right
 from proxy.routing import Hosted, Route, route
 from proxy.services import Services
-from proxy.uploads import Body, ForwardedUpload, HostedUpload, Upload
+from proxy.uploads import Body, HostedUpload, Upload
+from proxy.upstreams import PUSH_BACKOFF
 
 PushRequest = (
     PutManifest | DeleteManifest | DeleteBlob | StartUpload | UploadChunk | FinishUpload | UploadStatus | CancelUpload
@@ -41,7 +43,10 @@ async def start_upload(services: Services, call: Call, request: StartUpload) -> 
         return _blob_created(services, call, request.mount)
     upload_id = await services.uploads.add(await _new_upload(services, call), call.route, call.owner)
     if request.digest is not None:
-        await services.uploads.finish(upload_id, call.route, call.owner, request.digest, _body(call))
+        try:
+            await services.uploads.finish(upload_id, call.route, call.owner, request.digest, _body(call))
+        finally:
+            await services.uploads.end(upload_id)  # they do not know it, and cannot come back to it
         return _blob_created(services, call, request.digest)
     return _upload_reply(call, 202, upload_id, 0)
 
@@ -69,9 +74,9 @@ async def _mounted(services: Services, call: Call, digest: Digest, source: str |
 async def _new_upload(services: Services, call: Call) -> Upload:
     if isinstance(call.route, Hosted):
         return HostedUpload(services.store, services.hosted, call.route)
-    client = services.upstreams.client(call.route.upstream, call.caller)
-    upload = ForwardedUpload(client, services.store, services.blobs, call.route)
-    await upload.start()
+    client = services.upstreams.client(call.route.upstream, call.caller, PUSH_BACKOFF)
+    upload = ForwardedUpload(client, services.intakes, services.blobs, call.route)
+    await upload.open()
     return upload
 
 
@@ -170,8 +175,12 @@ def _body(call: Call) -> Body:
 
 
 async def _chunks(http: web.Request) -> AsyncIterator[bytes]:
-    async for chunk in http.content.iter_chunked(CHUNK_BYTES):
-        yield chunk
+    """What the client sends. Raises BodyBroken when it leaves before the end."""
+    try:
+        async for chunk in http.content.iter_chunked(CHUNK_BYTES):
+            yield chunk
+    except (OSError, web.RequestPayloadError) as error:
+        raise BodyBroken("the body ended before it was complete") from error
 
 
 def _blob_created(services: Services, call: Call, digest: Digest) -> web.Response:

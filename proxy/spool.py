@@ -55,11 +55,24 @@ class Spool:
         self.received_bytes += len(data)
         self._notify()
         if self.buffered_bytes >= BATCH_BYTES:
-            await self._flush()
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Returns when all that was appended is hashed and written. Raises StoreUnavailable."""
+        if not self._recent:
+            return
+        try:
+            await self._run(self._readable().append, self._recent)
+        except BaseException as error:
+            # How much of it was written is not known, also when we were cancelled: nothing more may follow.
+            self.fail(error if isinstance(error, Exception) else StoreUnavailable("spool", "write", "it was given up"))
+            raise
+        self._recent = []
+        self._written_bytes = self.received_bytes
 
     async def digest(self, algorithm: str) -> Digest:
         """The digest of all that was appended so far. Raises StoreUnavailable."""
-        await self._flush()
+        await self.flush()
         return await self._run(self._readable().digest, algorithm)
 
     async def keep(self, digest: Digest) -> bool:
@@ -99,6 +112,12 @@ class Spool:
         if end == self.size_bytes:
             await self.wait_sealed()
 
+    async def reaches(self, position: int) -> bool:
+        """Whether there are so many bytes, as soon as that is known. Raises what ``fail`` was given."""
+        while self._visible_bytes < position and not self.sealed:
+            await self._wait()
+        return self._visible_bytes >= position
+
     async def wait_sealed(self) -> None:
         """Returns when all is here and right. Raises what ``fail`` was given."""
         while not self.sealed:
@@ -121,16 +140,6 @@ class Spool:
                 return piece if whole else piece[offset : offset + most_bytes]
             offset -= len(piece)
         return None
-
-    async def _flush(self) -> None:
-        try:
-            await self._run(self._readable().append, self._recent)
-        except BaseException as error:
-            # How much of it was written is not known, also when we were cancelled: nothing more may follow.
-            self.fail(error if isinstance(error, Exception) else StoreUnavailable("spool", "write", "it was given up"))
-            raise
-        self._recent = []
-        self._written_bytes = self.received_bytes
 
     async def _wait(self) -> None:
         """Returns when something has changed. Raises what ``fail`` was given."""

@@ -1,14 +1,12 @@
 """Uploads under way.
 
-A push to a hosted repository goes into the store. A push to an upstream's repository goes to the upstream, in a session
-of its own there, with the client's own credential, and beside that into the store: it counts only when the upstream has
-taken it, and then the blob is cached as well. Clients see sessions of ours only, under ids that cannot be guessed.
+A push to a hosted repository goes into the store, one to an upstream's to the upstream (``proxy.forwarded``). Clients
+see sessions of ours only, under ids that cannot be guessed.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
@@ -18,16 +16,12 @@ from typing import Protocol
 
 import structlog
 
-from cache.errors import CacheError, StoreUnavailable
-from cache.oci.client import RegistryClient
 from cache.oci.digest import Digest
-from cache.oci.errors import RegistryError
 from cache.store import BlobStore, BlobWriter
-from proxy.blobs import Blobs
-from proxy.errors import InvalidRequest, OutOfOrder, TooLarge, no_upload
+from proxy.errors import BodyBroken, InvalidRequest, OutOfOrder, TooLarge, no_upload
 from proxy.hosted import HostedRepositories
 from proxy.ranges import ByteRange
-from proxy.routing import Hosted, Proxied, Route, same_place
+from proxy.routing import Hosted, Route, same_place
 
 IDLE_S = 3600.0
 MAX_SESSIONS = 10_000
@@ -47,9 +41,9 @@ class Body:
 class Upload(Protocol):
     """One blob on its way to a repository."""
 
-    received_bytes: int
-    resumable: bool
-    """Whether it can go on after a client left in the middle of a chunk."""
+    @property
+    def received_bytes(self) -> int:
+        """How much of it is here."""
 
     async def append(self, body: Body) -> None:
         """Takes more bytes."""
@@ -63,8 +57,6 @@ class Upload(Protocol):
 
 class HostedUpload:
     """An upload into the store."""
-
-    resumable = True
 
     def __init__(self, store: BlobStore, hosted: HostedRepositories, route: Hosted) -> None:
         self._store = store
@@ -95,72 +87,6 @@ class HostedUpload:
         if self._writer is None:
             self._writer = await self._stack.enter_async_context(self._store.writer())
         return self._writer
-
-
-class ForwardedUpload:
-    """An upload to an upstream, copied into the store on its way as long as the store works."""
-
-    resumable = False
-
-    def __init__(self, client: RegistryClient, store: BlobStore, blobs: Blobs, route: Proxied) -> None:
-        self._client = client
-        self._store = store
-        self._blobs = blobs
-        self._route = route
-        self._stack = AsyncExitStack()
-        self._writer: BlobWriter | None = None
-        self._location = ""
-        self.received_bytes = 0
-
-    async def start(self) -> None:
-        """Opens the upstream's session. Raises Denied or another RegistryError as the upstream does."""
-        self._location = await self._client.start_upload(self._route.repository)
-        try:
-            self._writer = await self._stack.enter_async_context(self._store.writer())
-        except StoreUnavailable as error:
-            self._stop_copying(error)
-
-    async def append(self, body: Body) -> None:
-        """Sends more bytes to the upstream. Raises RegistryError; the upload is of no use then."""
-        if body.size_bytes == 0:
-            return
-        start = body.place.start if body.place is not None and body.size_bytes is not None else None
-        self._location = await self._client.patch_upload(
-            self._location, self._copied(body.chunks), start, body.size_bytes
-        )
-
-    async def finish(self, digest: Digest, body: Body) -> None:
-        """Closes the upstream's session; once it has the blob, so has the cache. Raises RegistryError."""
-        chunks = self._copied(body.chunks) if body.size_bytes != 0 else None
-        await self._client.put_upload(self._location, digest, chunks, body.size_bytes)
-        self._location = ""
-        try:
-            if self._writer is not None:
-                await self._writer.commit(digest)
-            await self._blobs.add(self._route, digest, self.received_bytes)
-        except CacheError as error:
-            log.warning("pushed_blob_not_stored", repository=str(self._route), digest=str(digest), error=str(error))
-
-    async def close(self) -> None:
-        await self._stack.aclose()
-        if self._location:
-            with contextlib.suppress(RegistryError):
-                await self._client.cancel_upload(self._location)
-
-    async def _copied(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """The same chunks, each kept before it goes on."""
-        async for chunk in chunks:
-            self.received_bytes += len(chunk)
-            if self._writer is not None:
-                try:
-                    await self._writer.write(chunk)
-                except StoreUnavailable as error:
-                    self._stop_copying(error)
-            yield chunk
-
-    def _stop_copying(self, error: StoreUnavailable) -> None:
-        log.warning("pushed_blob_not_stored", repository=str(self._route), error=str(error))
-        self._writer = None
 
 
 @dataclass(slots=True)
@@ -200,31 +126,40 @@ class UploadSessions:
     async def append(self, upload_id: str, route: Route, owner: str, body: Body) -> int:
         """Takes a chunk and returns how many bytes are there in all.
 
-        Raises Unknown, OutOfOrder (nothing is taken then, and the upload goes on), and what the upload raises: then it
-        is given up.
+        Raises Unknown; OutOfOrder, when nothing is taken, and BodyBroken, when what has come is kept: the upload goes
+        on then; and what the upload raises, which ends it.
         """
         async with self._held(upload_id, route, owner) as upload:
             _check_place(upload, body)
             try:
                 await upload.append(body)
-            except Exception as error:
-                if not upload.resumable or isinstance(error, CacheError):
-                    await self._drop(upload_id)
+            except BodyBroken:
+                raise
+            except Exception:
+                await self._drop(upload_id)
                 raise
             return upload.received_bytes
 
     async def finish(self, upload_id: str, route: Route, owner: str, digest: Digest, body: Body) -> None:
-        """Finishes the upload with its last bytes. Raises as ``append``; the session ends unless OutOfOrder."""
+        """Finishes the upload with its last bytes. Raises as ``append``."""
         async with self._held(upload_id, route, owner) as upload:
             _check_place(upload, body)
             try:
                 await upload.finish(digest, body)
-            finally:
+            except BodyBroken:
+                raise
+            except Exception:
                 await self._drop(upload_id)
+                raise
+            await self._drop(upload_id)
 
     def received_bytes(self, upload_id: str, route: Route, owner: str) -> int:
         """How many bytes are there. Raises Unknown."""
         return self._get(upload_id, route, owner).upload.received_bytes
+
+    async def end(self, upload_id: str) -> None:
+        """Gives the upload up if it has not ended."""
+        await self._drop(upload_id)
 
     async def cancel(self, upload_id: str, route: Route, owner: str) -> None:
         """Gives the upload up. Raises Unknown."""

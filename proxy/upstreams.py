@@ -16,6 +16,8 @@ from proxy.config import Upstream
 
 BACKOFF = Backoff(tries=3, first_s=0.2, factor=3.0, limit_s=2.0)
 """Short: a client waits, and it has other mirrors and its own patience."""
+PUSH_BACKOFF = Backoff(tries=5, first_s=0.2, factor=3.0, limit_s=30.0)
+"""Longer: who pushes a blob would otherwise have to send it again."""
 
 PROFILE_TTL_S = 3600.0
 MAX_PROFILES = 1000
@@ -30,7 +32,7 @@ class Upstreams:
         self._tokens = TokenCache()
         self._profiles: TTLCache[str, Profile] = TTLCache(MAX_PROFILES, PROFILE_TTL_S)
 
-    def client(self, upstream: Upstream, caller: Caller) -> RegistryClient:
+    def client(self, upstream: Upstream, caller: Caller, backoff: Backoff = BACKOFF) -> RegistryClient:
         """A client for one identity; tokens are kept apart per identity."""
         reach = Reach(realm_hosts=upstream.realm_hosts, private_hosts=upstream.redirect_hosts)
         return RegistryClient(
@@ -39,7 +41,7 @@ class Upstreams:
             caller.credential,
             self._tokens,
             name=upstream.name,
-            backoff=BACKOFF,
+            backoff=backoff,
             profile=self._profile(upstream.url),
             observer=self._observer,
             reach=reach,

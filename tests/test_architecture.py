@@ -33,11 +33,10 @@ LEVELS = {
     1: """
         cache.dockerfile_images cache.entry cache.keys cache.paths cache.ranges cache.record_format cache.s3_answers
         cache.s3_capabilities cache.s3_part_sizes cache.s3_patience cache.singleflight cache.together cache.verify
-        cache.oci.challenge cache.oci.redirect cache.oci.referrers cache.oci.replies cache.oci.retry
-        cache.oci.networks cache.oci.reach
-        proxy.admission proxy.config proxy.freshness proxy.hosts proxy.options proxy.ranges proxy.reload proxy.replies
-        proxy.request proxy.routing proxy.settings proxy.summary
-        proxy.negotiation
+        cache.oci.challenge cache.oci.networks cache.oci.reach cache.oci.redirect cache.oci.referrers
+        cache.oci.replies cache.oci.retry cache.oci.sending proxy.admission proxy.config proxy.freshness proxy.hosts
+        proxy.negotiation proxy.options proxy.ranges proxy.reload proxy.replies proxy.request proxy.routing
+        proxy.settings proxy.summary
         builder.copy_rules builder.dockerfile.config_syntax builder.dockerfile.directives builder.dockerfile.durations
         builder.dockerfile.expansion builder.dockerfile.glob builder.dockerfile.lines builder.dockerfile.parser
         builder.dockerfile.statement builder.dockerfile.words builder.dockerfile.work_syntax builder.evaluate
@@ -60,9 +59,9 @@ LEVELS = {
     """,
     3: """
         cache.catalog cache.layers cache.stores cache.warm
-        proxy.absences proxy.access proxy.authenticate proxy.blobs proxy.drain proxy.fills proxy.held proxy.hosted
-        proxy.intake proxy.lookup proxy.manifest_pushes proxy.manifests proxy.mounts proxy.referrers proxy.services
-        proxy.tags proxy.uploads
+        proxy.absences proxy.access proxy.authenticate proxy.blobs proxy.drain proxy.fills proxy.forwarded proxy.held
+        proxy.hosted proxy.intake proxy.lookup proxy.manifest_pushes proxy.manifests proxy.mounts proxy.referrers
+        proxy.sender proxy.services proxy.tags proxy.uploads
         builder.bases builder.execute builder.layers builder.perform builder.push builder.run builder.stage_root
         builder.step_cache
     """,

@@ -94,6 +94,12 @@ def received_bytes(headers: Mapping[str, str]) -> int | None:
     return last + 1 if last else 0
 
 
+def least_chunk_bytes(headers: Mapping[str, str]) -> int:
+    """The size below which an upload's chunks are refused, the last one excepted; 0 = there is none."""
+    text = headers.get("OCI-Chunk-Min-Length", "")
+    return int(text) if text.isascii() and text.isdecimal() else 0
+
+
 def upload_location(base: URL, requested: URL, location: str) -> str:
     """Where an upload goes on, absolute, with its query as it came. Raises ValueError.
 

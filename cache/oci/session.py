@@ -144,9 +144,15 @@ class RegistrySession:
                 await self.pause(error, failed)
 
     async def pause(self, error: RegistryError, failed: int) -> None:
-        """Waits before the next try; raises ``error`` itself when there should be none."""
+        """Waits before the next try; raises ``error`` itself when there should be none, as when it is final."""
+        if not error.temporary:
+            raise error
+        await self.wait(error, failed)
+
+    async def wait(self, error: RegistryError, failed: int) -> None:
+        """Waits before the next try, whatever ``error`` is; raises it once that was tried often enough."""
         jitter = random.random()  # noqa: S311 - spreads retries, protects nothing
-        delay_s = self.backoff.delay_s(failed, error.retry_after_s, jitter) if error.temporary else None
+        delay_s = self.backoff.delay_s(failed, error.retry_after_s, jitter)
         if delay_s is None:
             raise error
         await asyncio.sleep(delay_s)

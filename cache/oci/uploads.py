@@ -12,8 +12,8 @@ from aiohttp import ClientResponse
 from cache.errors import SizeMismatch
 from cache.oci.challenge import repository_scope
 from cache.oci.digest import Digest
-from cache.oci.errors import Denied, RegistryError
-from cache.oci.replies import received_bytes, upload_location, with_query
+from cache.oci.errors import Denied, NotFound, RegistryError
+from cache.oci.replies import least_chunk_bytes, received_bytes, upload_location, with_query
 from cache.oci.session import RegistrySession
 from cache.oci.transport import Body
 
@@ -33,19 +33,24 @@ class Uploads(RegistrySession):
         """True when the registry took the blob from its repository ``source``; False when it must be uploaded.
 
         Registries refuse a mount in many ways (no such blob, no right to the source, not supported), so every answer of
-        theirs but 429 and 5xx means False.
+        theirs but 429 and 5xx means False. One that has refused some in succession is not asked any more.
         """
+        if not self.profile.mounts:
+            return False
         path = f"/v2/{repository}/blobs/uploads/?mount={digest}&from={source}"
         scopes = (repository_scope(repository, "pull", "push"), repository_scope(source, "pull"))
         try:
             async with self.request("POST", path, data=b"", scopes=scopes) as response:
                 if response.status == 201:
+                    self.profile.refused_mounts = 0
                     return True
                 await self.expect(response, "POST", self.base_url + path, 202)
                 started = self._location(response, "POST")
         except RegistryError as error:
             if error.temporary:
                 raise
+            if not isinstance(error, Denied | NotFound):  # those speak of the source, or of who asks
+                self.profile.refused_mounts += 1
             return False
         await self._abandon(started)
         return False
@@ -55,6 +60,7 @@ class Uploads(RegistrySession):
         path = f"/v2/{repository}/blobs/uploads/"
         async with self.request("POST", path, data=b"", scopes=push_scopes(repository)) as response:
             await self.expect(response, "POST", self.base_url + path, 202)
+            self.profile.least_chunk_bytes = least_chunk_bytes(response.headers)
             return self._location(response, "POST")
 
     async def put_upload(
