@@ -11,15 +11,18 @@ from pathlib import Path
 
 from builder import context, events, outputs
 from builder.bases import BaseImages, ResolvedBase
+from builder.cache_mounts import CacheDirectories
+from builder.copy import Source
 from builder.dockerfile.instructions import Dockerfile
 from builder.evaluate import Arguments, evaluate_plan
 from builder.execute import Executor
-from builder.graph import context_copies, key_stages
+from builder.graph import Position, context_reads, key_stages
 from builder.image import Image, compose
 from builder.isolation import Isolation, Rung, probe
 from builder.layers import BuildLayers, RegistryOrigin
 from builder.metadata import with_labels
-from builder.options import BuildOptions, RegistryOptions
+from builder.mounting import Mounting
+from builder.options import BuildOptions, DirectoryContext, RegistryOptions
 from builder.perform import Performer
 from builder.plan import Plan, Request, make_plan, predefined_args
 from builder.push import Destination, check_permission, push_image
@@ -41,7 +44,9 @@ async def run_build(options: BuildOptions, environ: Mapping[str, str], listen: e
     """
     dockerfile = await asyncio.to_thread(context.read_dockerfile, options.dockerfile)
     predefined = predefined_args(options.platform, options.build_platform, options.target)
-    request = Request(target=options.target, build_args=options.build_args, predefined=predefined)
+    request = Request(
+        target=options.target, build_args=options.build_args, predefined=predefined, contexts=options.contexts
+    )
     plan = make_plan(dockerfile, request)
     async with AsyncExitStack() as stack:
         work = stack.enter_context(work_directory(options.state_dir))
@@ -154,8 +159,8 @@ class _Build:
         configs = {index: base.config for index, base in bases.items()}
         arguments = Arguments(options.build_args, plan.global_args, self.request.predefined)
         stages = evaluate_plan(plan, configs, arguments, options.platform)
-        ignore = await asyncio.to_thread(context.read_ignore_rules, options.dockerfile, options.context)
-        sources, contents = await context.read_copies(options.context, ignore, context_copies(stages))
+        contexts = await asyncio.to_thread(self._contexts)
+        sources, contents = await context.read_contexts(contexts, context_reads(stages))
         for base in bases.values():
             for layer in base.layers:
                 self.layers.add(layer, base.origin)
@@ -166,10 +171,22 @@ class _Build:
             cache=self.cache,
             layers=self.layers,
             roots=RootFactory(self._probe, self.work),
-            performer=Performer(self.layers.store, self.work, sources, self.listen, clamp),
+            performer=Performer(self.layers.store, self.work, sources, self._mounting(sources), self.listen, clamp),
             listen=self.listen,
             created=_rfc3339(clamp),
         )
+
+    def _contexts(self) -> dict[str, context.Context]:
+        """The build context, under the name "", and the directories that the command line gives names."""
+        directory = self.options.context
+        found = {"": context.Context(directory, context.read_ignore_rules(directory, self.options.dockerfile))}
+        for name, named in self.options.contexts.items():
+            if isinstance(named, DirectoryContext):
+                found[name] = context.Context(named.path, context.read_ignore_rules(named.path))
+        return found
+
+    def _mounting(self, sources: Mapping[Position, tuple[Source, ...]]) -> Mounting:
+        return Mounting(self.work / "mounts", self.options.secrets, CacheDirectories(self.options.state_dir), sources)
 
     def _probe(self) -> Isolation:
         isolation = probe(self.options.state_dir, Rung(self.options.rung) if self.options.rung else None)

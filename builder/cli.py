@@ -13,9 +13,9 @@ from pathlib import Path
 
 import click
 
-from builder import flags
+from builder import cli_sources, flags
 from builder.errors import BuildError
-from builder.options import BuildOptions, CacheOptions, OutputOptions, RegistryOptions
+from builder.options import BuildOptions, CacheOptions, OutputOptions, RegistryOptions, StepSecrets
 from builder.progress import progress_for
 from cache.errors import CacheError
 from cache.oci.descriptor import Platform
@@ -99,6 +99,11 @@ def make_options(values: Values, environ: Mapping[str, str]) -> BuildOptions:
         context=context,
         dockerfile=_dockerfile(str(values["dockerfile"]), context),
         target=_text(values, "target"),
+        contexts=cli_sources.named_contexts(_texts(values, "build_context")),
+        secrets=StepSecrets(
+            values=cli_sources.secrets(_texts(values, "secret"), environ),
+            agents=cli_sources.agents(_texts(values, "ssh"), environ),
+        ),
         build_args=_pairs(values, "build_arg", environ),
         labels=_pairs(values, "label", None),
         platform=_platform(_text(values, "custom_platform")),

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from builder.copy import Source, collect, content_digest
 from builder.dockerfile.instructions import Dockerfile
 from builder.dockerfile.parser import parse
 from builder.errors import BuildError, ContextError
-from builder.graph import Position
+from builder.graph import ContextRead, Position
 from builder.ignore import IgnoreRules
 from builder.rootfs import Tree
-from builder.steps import CopyFiles
 from cache.keys import CacheKey
 
 MAX_DOCKERFILE_BYTES = 16 << 20
@@ -24,9 +24,10 @@ def read_dockerfile(path: Path) -> Dockerfile:
     return parse(_read(path), path.name)
 
 
-def read_ignore_rules(dockerfile: Path, context: Path) -> IgnoreRules:
+def read_ignore_rules(context: Path, dockerfile: Path | None = None) -> IgnoreRules:
     """The rules of ``<Dockerfile>.dockerignore`` where there is one, else of the context's ``.dockerignore``."""
-    for path in (dockerfile.with_name(dockerfile.name + ".dockerignore"), context / ".dockerignore"):
+    beside = [dockerfile.with_name(dockerfile.name + ".dockerignore")] if dockerfile else []
+    for path in (*beside, context / ".dockerignore"):
         if path.is_file():
             return IgnoreRules.parse(_read(path).decode("utf-8", "surrogateescape"))
     return IgnoreRules.parse("")
@@ -43,24 +44,43 @@ def _read(path: Path) -> bytes:
     return data
 
 
-async def read_copies(
-    context: Path, ignore: IgnoreRules, copies: Iterable[tuple[Position, CopyFiles]]
-) -> tuple[dict[Position, tuple[Source, ...]], dict[Position, CacheKey]]:
-    """What each copy takes from the context, and the digest of that. Raises ContextError with the copy's place."""
-    tree = Tree([context])
-    listed = list(copies)
+@dataclass(frozen=True, slots=True)
+class Context:
+    """A directory with files to build from, and which of them are left out."""
 
-    def read(step: CopyFiles) -> tuple[tuple[Source, ...], CacheKey]:
+    directory: Path
+    ignore: IgnoreRules
+
+
+async def read_contexts(
+    contexts: Mapping[str, Context], reads: Iterable[tuple[Position, ContextRead]]
+) -> tuple[dict[Position, tuple[Source, ...]], dict[Position, CacheKey]]:
+    """What each step takes from its context ("" is the unnamed one), and the digest of that.
+
+    Raises ContextError with the step's place.
+    """
+    trees = {name: Tree([context.directory]) for name, context in contexts.items()}
+    listed = list(reads)
+
+    def read(wanted: ContextRead) -> tuple[tuple[Source, ...], CacheKey]:
+        context = contexts[wanted.context.name]
         try:
-            sources = collect(tree, step.sources, ignore, owner=(0, 0), detect_archives=step.unpack)
+            sources = collect(
+                trees[wanted.context.name],
+                wanted.selection,
+                context.ignore,
+                owner=(0, 0),
+                detect_archives=wanted.detect_archives,
+            )
             return sources, content_digest(sources)
         except BuildError as error:
-            raise error.at(step.span) from error
+            raise error.at(wanted.span) from error
         except OSError as error:
-            message = f"cannot read {error.filename or context} from the build context: {error.strerror or error}"
-            raise ContextError(message, step.span) from error
+            where = error.filename or context.directory
+            message = f"cannot read {where} from the build context: {error.strerror or error}"
+            raise ContextError(message, wanted.span) from error
 
-    read_all = await asyncio.gather(*(asyncio.to_thread(read, step) for _, step in listed))
+    read_all = await asyncio.gather(*(asyncio.to_thread(read, wanted) for _, wanted in listed))
     positions = [position for position, _ in listed]
     sources = dict(zip(positions, (sources for sources, _ in read_all), strict=True))
     return sources, dict(zip(positions, (digest for _, digest in read_all), strict=True))

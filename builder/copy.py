@@ -17,13 +17,15 @@ from typing import Protocol
 
 from builder.archives import is_archive, unpack_file
 from builder.changes import Entry, Whiteout
-from builder.copy_rules import split_pattern
+from builder.copy_rules import has_wildcard, split_pattern
 from builder.digests import entries_key
 from builder.entries import Seen, read_changes, with_parents
 from builder.errors import BuildError, ContextError
-from builder.links import join
+from builder.ignore import IgnoreRules as IgnorePatterns
+from builder.links import clean, join
 from builder.placement import Destination, Source, place
 from builder.rootfs import Tree
+from builder.sources import Selection
 from cache.keys import CacheKey
 
 __all__ = ["Destination", "IgnoreRules", "Source", "collect", "content_digest", "place", "unpack_archives"]
@@ -38,13 +40,13 @@ class IgnoreRules(Protocol):
 
 def collect(
     tree: Tree,
-    patterns: Sequence[str],
+    selection: Selection,
     ignore: IgnoreRules | None = None,
     *,
     owner: tuple[int, int] | None = None,
     detect_archives: bool = False,
 ) -> tuple[Source, ...]:
-    """What ``patterns`` find in ``tree``.
+    """What ``selection`` finds in ``tree``.
 
     Raises ContextError for a path that is not there, and where nothing at all is found; one wildcard among several
     sources may find nothing.
@@ -52,13 +54,15 @@ def collect(
     ``owner`` is that of all files (0:0 for the build context); None keeps each file's own (``COPY --from``).
     ADD asks to ``detect_archives``.
     """
-    reader = _Reader(tree, ignore, owner, detect_archives)
+    excludes = IgnorePatterns.parse("\n".join(selection.excludes), "--exclude") if selection.excludes else None
+    reader = _Reader(tree, ignore, excludes, owner, detect_archives)
+    find = reader.with_parents if selection.parents else reader.sources
     try:
-        sources = tuple(source for pattern in patterns for source in reader.sources(pattern))
+        sources = tuple(source for pattern in selection.patterns for source in find(pattern))
     except OSError as error:
         raise ContextError(f"cannot read the source {error.filename!r}: {error.strerror}") from error
     if not sources:
-        raise ContextError(f"nothing matches {', '.join(map(repr, patterns))}")
+        raise ContextError(f"nothing matches {', '.join(map(repr, selection.patterns))}")
     return sources
 
 
@@ -101,10 +105,16 @@ class _Reader:
     """Finds sources in one tree, under one set of rules."""
 
     def __init__(
-        self, tree: Tree, ignore: IgnoreRules | None, owner: tuple[int, int] | None, detect_archives: bool
+        self,
+        tree: Tree,
+        ignore: IgnoreRules | None,
+        excludes: IgnoreRules | None,
+        owner: tuple[int, int] | None,
+        detect_archives: bool,
     ) -> None:
         self._tree = tree
         self._ignore = ignore
+        self._excludes_named = excludes
         self._owner = owner
         self._detect_archives = detect_archives
 
@@ -119,13 +129,29 @@ class _Reader:
             if source is not None:
                 yield source
 
+    def with_parents(self, pattern: str) -> Iterator[Source]:
+        """What one pattern of ``--parents`` finds, as one directory that holds it all below its path."""
+        above, pivot, below = pattern.partition("/./")
+        base = self._tree.resolve(clean(above)) if pivot else ""
+        wanted = clean(below if pivot else pattern)
+        status = self._tree.lstat(base)
+        if status is None or not stat.S_ISDIR(status.st_mode):
+            raise ContextError(f"the source {pattern!r} is not there")
+        chosen = IgnorePatterns.parse(wanted, "--parents") if wanted else None
+        entries = self._below(base, chosen)
+        if not entries and not has_wildcard(wanted):
+            self._required(join(base, wanted), pattern)
+        if entries:
+            yield Source("", "directory", entries)
+
     def _required(self, path: str, pattern: str) -> Source:
         source = self._source(path)
         if source is not None:
             return source
         if self._tree.lstat(self._tree.resolve(path)) is None:
             raise ContextError(f"the source {pattern!r} is not there")
-        raise ContextError(f"the source {pattern!r} is excluded by .dockerignore")
+        by = ".dockerignore" if self._excludes(self._tree.resolve(path)) else "--exclude"
+        raise ContextError(f"the source {pattern!r} is excluded by {by}")
 
     def _matches(self, directory: str, wildcards: Sequence[re.Pattern[str]]) -> Iterator[str]:
         status = self._tree.lstat(directory)
@@ -151,20 +177,30 @@ class _Reader:
             if resolved and not entries and self._excludes(resolved):
                 return None
             return Source(name, "directory", entries)
-        if self._excludes(resolved):
+        if self._excludes(resolved) or self._is_named(name):
             return None
         (entry,) = self._entries([Seen("", status, os.fspath(self._tree.real_path(resolved)))])
         archive = self._detect_archives and entry.content is not None and is_archive(entry.content)
         return Source(name, "archive" if archive else "file", (entry,))
 
-    def _below(self, directory: str) -> tuple[Entry, ...]:
-        """All that a directory holds, with paths relative to it."""
+    def _below(self, directory: str, chosen: IgnoreRules | None = None) -> tuple[Entry, ...]:
+        """All that a directory holds, with paths relative to it; of it what ``chosen`` matches, and what is above."""
         below = len(directory) + 1 if directory else 0
-        descend = self._ignore.may_descend if self._ignore else None
+
+        def may_descend(path: str) -> bool:
+            named = self._excludes_named
+            return (self._ignore is None or self._ignore.may_descend(path)) and (
+                named is None or named.may_descend(path[below:])
+            )
+
+        def taken(path: str) -> bool:
+            return not (self._excludes(path) or self._is_named(path[below:]))
+
         found = (
-            Seen(path[below:], status, os.fspath(self._tree.real_path(path)), not self._excludes(path))
-            for path, status in self._tree.walk(directory, descend)
-            if stat.S_ISDIR(status.st_mode) or not self._excludes(path)
+            Seen(path[below:], status, os.fspath(self._tree.real_path(path)), taken(path) and is_chosen)
+            for path, status in self._tree.walk(directory, may_descend)
+            for is_chosen in (chosen is None or chosen.excludes(path[below:]),)
+            if stat.S_ISDIR(status.st_mode) or (taken(path) and is_chosen)
         )
         return self._entries(with_parents(found))
 
@@ -177,3 +213,7 @@ class _Reader:
 
     def _excludes(self, path: str) -> bool:
         return self._ignore is not None and path != "" and self._ignore.excludes(path)
+
+    def _is_named(self, path: str) -> bool:
+        """True for what an ``--exclude`` names, by its path in the source."""
+        return self._excludes_named is not None and self._excludes_named.excludes(path)

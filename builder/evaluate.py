@@ -63,7 +63,8 @@ class _Evaluator:
                 raise DockerfileError(str(error), instruction.span) from error
 
     def _step(self, position: int, instruction: ins.Instruction, name: StepName) -> Step:
-        work = WorkEvaluator(self.scope, self.arguments, name, self.stage.copy_from.get(position))
+        takes_from = {number: origin for (at, number), origin in self.stage.takes_from.items() if at == position}
+        work = WorkEvaluator(self.scope, self.arguments, name, takes_from)
         match instruction:
             case ins.Run():
                 return work.run(instruction)

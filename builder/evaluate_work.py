@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-import re
+import posixpath
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast, get_args
 
 from builder import history, metadata
+from builder.chmod import ModeChange
 from builder.dockerfile import instructions as ins
+from builder.dockerfile.expansion import expand_document
+from builder.dockerfile.mounts import read_mount
+from builder.dockerfile.statement import did_you_mean
 from builder.errors import DockerfileError
 from builder.events import StepName
+from builder.sources import ContextSource, Origin, Selection
 from builder.stage_scope import Arguments, StageScope
-from builder.steps import PROXY_ARGUMENTS, CopyFiles, MakeDirectory, RunCommand
-
-_OCTAL_MODE = re.compile(r"0?[0-7]{1,4}")
+from builder.steps import PROXY_ARGUMENTS, CopyFiles, MakeDirectory, Network, RunCommand, StepMount
 
 
 @dataclass(frozen=True, slots=True)
 class WorkEvaluator:
-    """Makes the step of one instruction; ``takes_from`` is the stage that its ``--from`` names."""
+    """Makes the step of one instruction; ``takes_from`` is what each ``--from`` of it names."""
 
     scope: StageScope
     arguments: Arguments
     name: StepName
-    takes_from: int | None = None
+    takes_from: Mapping[int, Origin]
 
     def run(self, instruction: ins.Run) -> RunCommand:
         """RUN."""
@@ -30,6 +35,7 @@ class WorkEvaluator:
         given = self.arguments.given
         proxies = {name: given[name] for name in sorted(PROXY_ARGUMENTS) if name in given and name not in keyed}
         argv = metadata.shell_argv(self.scope.config, instruction.command)
+        script = instruction.script
         return RunCommand(
             name=self.name,
             span=instruction.span,
@@ -40,31 +46,73 @@ class WorkEvaluator:
             keyed_environment=keyed,
             user=self.scope.config.config.user,
             cwd=self.scope.workdir,
+            mounts=tuple(self._mount(number, word) for number, word in enumerate(instruction.mounts)),
+            script=(script.name, script.content) if script else None,
+            network=self._network(instruction),
         )
+
+    def _mount(self, number: int, word: ins.Word) -> StepMount:
+        mount = read_mount(word, self.scope.text)
+        target = mount.target
+        if mount.type == "secret" and not (target or mount.env):
+            target = f"/run/secrets/{posixpath.basename(mount.id or mount.source)}"
+        if mount.type == "ssh" and not target:
+            target = f"/run/buildkit/ssh_agent.{number}"
+        target = metadata.join_path(self.scope.workdir, target) if target else ""
+        if target == "/":
+            raise DockerfileError(f"--mount={word.text}: nothing can be mounted on the root", word.span)
+        origin = self.takes_from.get(number)
+        if mount.type == "bind" and origin is None:
+            origin = ContextSource()
+        return StepMount(mount, target, origin)
+
+    def _network(self, instruction: ins.Run) -> Network:
+        network = self.scope.optional_text(instruction.network) or "default"
+        if instruction.network and network not in get_args(Network):
+            hint = did_you_mean(network, get_args(Network))
+            expected = ", ".join(get_args(Network))
+            raise DockerfileError(f"--network={network}: expected {expected}{hint}", instruction.network.span)
+        security = self.scope.optional_text(instruction.security) or "sandbox"
+        if instruction.security and security != "sandbox":
+            known = security == "insecure"
+            reason = "steps never get more rights than a container has" if known else "expected sandbox"
+            raise DockerfileError(f"--security={security}: {reason}", instruction.security.span)
+        return cast("Network", network)
 
     def copy(self, instruction: ins.Copy | ins.Add) -> CopyFiles:
         """COPY and ADD."""
         scope = self.scope
+        keyword = "ADD" if isinstance(instruction, ins.Add) else "COPY"
         sources = scope.texts(instruction.sources)
         for source, word in zip(sources, instruction.sources, strict=True):
-            if isinstance(instruction, ins.Add) and ins.is_remote(source):
+            if ins.is_remote(source):
                 raise DockerfileError("ADD of a URL or a git repository is not supported yet", word.span)
         destination = scope.text(instruction.destination)
         chown, chmod = scope.optional_text(instruction.chown), scope.optional_text(instruction.chmod)
-        keyword = "ADD" if isinstance(instruction, ins.Add) else "COPY"
+        parents = isinstance(instruction, ins.Copy) and instruction.parents
+        flags: dict[str, str | bool] = {"parents": parents, "chown": chown, "chmod": chmod}
+        documents = tuple((document.name, self._document(document, instruction)) for document in instruction.documents)
+        shown = (*sources, *(f"<<{name}" for name, _ in documents))
         return CopyFiles(
             name=self.name,
             span=instruction.span,
             config=scope.config,
-            created_by=history.copy_text(keyword, sources, destination, chown=chown, chmod=chmod),
-            sources=sources,
+            created_by=history.copy_text(keyword, shown, destination, flags),
+            selection=Selection(patterns=sources, excludes=scope.texts(instruction.excludes), parents=parents),
+            documents=documents,
             destination=destination,
             workdir=scope.workdir,
-            from_stage=self.takes_from,
+            origin=self.takes_from.get(0, ContextSource()),
             chown=chown,
-            chmod=_parse_mode(chmod, instruction.chmod) if instruction.chmod else None,
-            unpack=isinstance(instruction, ins.Add),
+            chmod=_mode(chmod, instruction.chmod) if instruction.chmod else None,
+            unpack=isinstance(instruction, ins.Add) and instruction.unpack is not False,
+            link=instruction.link and not instruction.chmod,
         )
+
+    def _document(self, document: ins.Document, instruction: ins.Copy | ins.Add) -> str:
+        if not document.expand:
+            return document.content
+        return expand_document(ins.Word(document.content, instruction.span), self.scope.variables())
 
     def workdir(self, instruction: ins.Workdir) -> MakeDirectory:
         """WORKDIR, which changes the configuration too."""
@@ -84,8 +132,8 @@ class WorkEvaluator:
         )
 
 
-def _parse_mode(text: str, word: ins.Word) -> int:
-    """The mode of ``--chmod``, an octal number."""
-    if not _OCTAL_MODE.fullmatch(text):
-        raise DockerfileError(f"--chmod={text}: expected an octal mode such as 755 or 0644", word.span)
-    return int(text, 8)
+def _mode(text: str, word: ins.Word) -> ModeChange:
+    try:
+        return ModeChange.parse(text)
+    except ValueError as error:
+        raise DockerfileError(f"--chmod={text}: {error}", word.span) from None

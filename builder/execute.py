@@ -15,13 +15,13 @@ import msgspec
 
 from builder import events, metadata
 from builder.events import Outcome
-from builder.graph import KeyedStage, Position
+from builder.graph import KeyedStage, source_stages
 from builder.layers import BuildLayers
 from builder.perform import Performer
 from builder.plan import ImageBase, ScratchBase, StageBase
 from builder.stage_root import RootFactory, StageRoot
 from builder.step_cache import StepCache
-from builder.steps import CopyFiles, LayerStep, Metadata, StageSteps, Step
+from builder.steps import LayerStep, Metadata, StageSteps, Step
 from cache.entry import CachedStep
 from cache.keys import CacheKey
 from cache.oci.config import History, ImageConfig
@@ -96,24 +96,22 @@ class Executor:
         """Whether nothing of the stage has to be done."""
         return self.cache.enabled and all(self.cache.found(key) is not None for key in keyed.keys if key is not None)
 
-    async def _layer_step(self, state: _StageState, position: Position, step: LayerStep, key: CacheKey) -> None:
+    async def _layer_step(self, state: _StageState, at: tuple[int, int], step: LayerStep, key: CacheKey) -> None:
         cached = self.cache.found(key)
         if cached is None:
-            layer, created = await self._perform(state, position, step, key), self.created
+            layer, created = await self._perform(state, at, step, key), self.created
         else:
             layer, created = cached.layer, self.created if self.performer.clamp_mtime_s is not None else cached.created
             state.layers += [layer] if layer is not None else []
             self.listen(events.StepEnded(step.name, Outcome.CACHED))
         state.history.append(self._history(step, created, empty=layer is None))
 
-    async def _perform(self, state: _StageState, position: Position, step: LayerStep, key: CacheKey) -> Layer | None:
+    async def _perform(self, state: _StageState, at: tuple[int, int], step: LayerStep, key: CacheKey) -> Layer | None:
         self.listen(events.StepStarted(step.name))
         root = await self._root(state)
-        source = None
-        if isinstance(step, CopyFiles) and step.from_stage is not None:
-            source = (await self._root(await self._state(step.from_stage))).tree
+        roots = {index: await self._root(await self._state(index)) for index in source_stages(step)}
         started_s = time.monotonic()
-        performed = await self.performer.perform(root, position, step, source)
+        performed = await self.performer.perform(root, at, step, roots)
         seconds = time.monotonic() - started_s
         layer = performed.layer
         if layer is not None:

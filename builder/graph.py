@@ -6,12 +6,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from builder import keys
+from builder.errors import Span
 from builder.plan import StageBase
+from builder.sources import ContextSource, Origin, Selection, StageSource
 from builder.steps import CopyFiles, LayerStep, MakeDirectory, Metadata, RunCommand, StageSteps, Step
 from cache.keys import CacheKey
 
-Position = tuple[int, int]
-"""A step's stage index and its place in the stage, from 0."""
+Position = tuple[int, int, int]
+"""A step's stage index, its place in the stage, and there the number of the mount (0 for a copy)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContextRead:
+    """Files that a step takes from a build context; ADD's archives are to be told apart."""
+
+    context: ContextSource
+    selection: Selection
+    detect_archives: bool
+    span: Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +43,37 @@ class KeyedStage:
         return zip(self.stage.steps, self.keys, strict=True)
 
 
-def context_copies(stages: Sequence[StageSteps]) -> Iterator[tuple[Position, CopyFiles]]:
-    """The steps whose keys need the content of files in the build context."""
+def context_reads(stages: Sequence[StageSteps]) -> Iterator[tuple[Position, ContextRead]]:
+    """What is taken from build contexts, which the keys need to know the content of."""
     for stage in stages:
-        for number, step in enumerate(stage.steps):
-            if isinstance(step, CopyFiles) and step.from_stage is None:
-                yield (stage.plan.index, number), step
+        for place, step in enumerate(stage.steps):
+            for number, origin, selection in _taken(step):
+                if isinstance(origin, ContextSource):
+                    archives = isinstance(step, CopyFiles) and step.unpack
+                    read = ContextRead(origin, selection, archives, step.span)
+                    yield (stage.plan.index, place, number), read
+
+
+def _taken(step: Step) -> Iterator[tuple[int, Origin, Selection]]:
+    """What a step takes files from: the number, whose they are, and which."""
+    match step:
+        case CopyFiles() if step.selection.patterns:
+            yield 0, step.origin, step.selection
+        case RunCommand():
+            for number, mount in enumerate(step.mounts):
+                if mount.origin is not None:
+                    yield number, mount.origin, mount.selection
+
+
+def source_stages(step: Step) -> frozenset[int]:
+    """The stages that a step takes files from."""
+    return frozenset(origin.index for _, origin, _ in _taken(step) if isinstance(origin, StageSource))
 
 
 def key_stages(
     stages: Sequence[StageSteps], contents: Mapping[Position, CacheKey], clamp_mtime_s: int | None
 ) -> dict[int, KeyedStage]:
-    """The stages by index. ``stages`` come in building order; ``contents`` has the digest of every context copy."""
+    """The stages by index. ``stages`` come in building order; ``contents`` has the digest of every context read."""
     keyed: dict[int, KeyedStage] = {}
     for stage in stages:
         base = stage.plan.base
@@ -50,25 +81,37 @@ def key_stages(
             keyed[base.index].end if isinstance(base, StageBase) else keys.base_key(stage.base_config, clamp_mtime_s)
         )
         step_keys: list[CacheKey | None] = []
-        for number, step in enumerate(stage.steps):
+        for place, step in enumerate(stage.steps):
             if isinstance(step, Metadata):
                 step_keys.append(None)
                 continue
-            chain = _step_key(chain, step, keyed, contents.get((stage.plan.index, number)))
-            step_keys.append(chain)
+            taken = _taken_contents(step, (stage.plan.index, place), keyed, contents)
+            key = _step_key(chain, step, taken)
+            step_keys.append(key)
+            chain = keys.linked_chain(chain, key) if isinstance(step, CopyFiles) and step.link else key
         keyed[stage.plan.index] = KeyedStage(stage, tuple(step_keys), chain)
     return keyed
 
 
-def _step_key(chain: CacheKey, step: LayerStep, keyed: Mapping[int, KeyedStage], content: CacheKey | None) -> CacheKey:
+def _taken_contents(
+    step: LayerStep, at: tuple[int, int], keyed: Mapping[int, KeyedStage], contents: Mapping[Position, CacheKey]
+) -> dict[int, str]:
+    """What stands for the files that a step takes, by number."""
+    taken: dict[int, str] = {}
+    for number, origin, selection in _taken(step):
+        match origin:
+            case StageSource(index):
+                taken[number] = keys.stage_content(keyed[index].end, selection)
+            case ContextSource():
+                taken[number] = contents[*at, number].hex
+    return taken
+
+
+def _step_key(chain: CacheKey, step: LayerStep, taken: Mapping[int, str]) -> CacheKey:
     match step:
         case RunCommand():
-            return keys.run_key(chain, step)
+            return keys.run_key(chain, step, taken)
         case MakeDirectory():
             return keys.directory_key(chain, step)
         case CopyFiles():
-            if step.from_stage is not None:
-                return keys.copy_key(chain, step, keys.stage_content(keyed[step.from_stage].end, step))
-            if content is None:
-                raise AssertionError(f"the content of {step.sources} was not read")
-            return keys.copy_key(chain, step, content.hex)
+            return keys.copy_key(chain, step, taken.get(0, ""))

@@ -46,10 +46,10 @@ def run_text(argv: Sequence[str], arguments: Mapping[str, str]) -> str:
     return " ".join(["RUN", *count, *values, *argv]) + _SUFFIX
 
 
-def copy_text(keyword: str, sources: Sequence[str], destination: str, *, chown: str = "", chmod: str = "") -> str:
-    """COPY or ADD; ``--from`` is not told."""
-    flags = [f"--{name}={value}" for name, value in (("chown", chown), ("chmod", chmod)) if value]
-    return " ".join([keyword, *flags, *sources, destination]) + _SUFFIX
+def copy_text(keyword: str, sources: Sequence[str], destination: str, flags: Mapping[str, str | bool]) -> str:
+    """COPY or ADD; here-documents come last among the sources. Of the ``flags`` those are told that are set."""
+    told = [f"--{name}" if value is True else f"--{name}={value}" for name, value in flags.items() if value]
+    return " ".join([keyword, *told, *sources, destination]) + _SUFFIX
 
 
 def workdir_text(path: str) -> str:

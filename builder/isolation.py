@@ -134,6 +134,8 @@ def _trivial_step(directory: Path, choice: Isolation) -> dict[str, Any]:
         "lower": [str(paths["lower"])],
         "upper": str(paths["upper"]),
         "hostname": "",
+        "network": "default",
+        "mounts": [],
     }
 
 

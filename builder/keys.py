@@ -6,7 +6,10 @@ it: what they change enters the keys of the commands that can see it.
 
 from __future__ import annotations
 
-from builder.steps import CopyFiles, MakeDirectory, RunCommand
+from collections.abc import Mapping
+
+from builder.sources import Selection
+from builder.steps import CopyFiles, MakeDirectory, RunCommand, StepMount
 from cache.keys import CacheKey, KeyBuilder
 from cache.oci.config import ImageConfig
 
@@ -21,24 +24,54 @@ def base_key(config: ImageConfig, clamp_mtime_s: int | None) -> CacheKey:
     return key.text("clamp_mtime_s", str(clamp_mtime_s)).key()
 
 
-def run_key(parent: CacheKey, step: RunCommand) -> CacheKey:
-    """RUN: the command, and all of the environment that it sees and that is not a predefined proxy argument."""
+def run_key(parent: CacheKey, step: RunCommand, contents: Mapping[int, str]) -> CacheKey:
+    """RUN: the command, and all of the environment that it sees and that is not a predefined proxy argument.
+
+    Of mounts what they show, ``contents`` by their number; of a secret or an agent only the name, never the value.
+    """
     key = KeyBuilder("run").text("parent", parent.hex).items("argv", step.argv)
     key.mapping("environment", step.keyed_environment)
-    return key.text("user", step.user).text("cwd", step.cwd).key()
-
-
-def copy_key(parent: CacheKey, step: CopyFiles, content: str) -> CacheKey:
-    """COPY and ADD: ``content`` stands for what is copied (a digest of the files, or the key of the source stage)."""
-    key = KeyBuilder("add" if step.unpack else "copy").text("parent", parent.hex).text("content", content)
-    key.text("destination", step.destination).text("workdir", step.workdir)
-    key.text("chown", step.chown).text("chmod", "" if step.chmod is None else f"{step.chmod:o}")
+    key.text("user", step.user).text("cwd", step.cwd)
+    if step.network != "default":
+        key.text("network", step.network)
+    if step.script is not None:
+        key.items("script", step.script)
+    for number, mount in enumerate(step.mounts):
+        _add_mount(key, mount, contents.get(number, ""))
     return key.key()
 
 
-def stage_content(source: CacheKey, step: CopyFiles) -> str:
-    """What a COPY --from takes, as far as it is known before the source stage is built."""
-    return KeyBuilder("stage").text("stage", source.hex).items("sources", step.sources).key().hex
+def _add_mount(key: KeyBuilder, step: StepMount, content: str) -> None:
+    mount = step.mount
+    key.items("mount", (mount.type, step.target, mount.source, mount.id, mount.env, content))
+    numbers = (mount.mode, mount.uid, mount.gid, mount.size_bytes, mount.writable)
+    key.items("access", map(str, numbers))
+
+
+def copy_key(parent: CacheKey, step: CopyFiles, content: str) -> CacheKey:
+    """COPY and ADD: ``content`` stands for what is copied (a digest of the files, or the key of the source stage).
+
+    With ``--link`` the layer is the same on any parent, which is then no part of its key.
+    """
+    key = KeyBuilder("add" if step.unpack else "copy").text("content", content)
+    key.text("parent", "" if step.link else parent.hex)
+    key.text("destination", step.destination).text("workdir", step.workdir)
+    key.text("chown", step.chown).text("chmod", step.chmod.text if step.chmod else "")
+    for document in step.documents:
+        key.items("document", document)
+    return key.key()
+
+
+def linked_chain(parent: CacheKey, layer: CacheKey) -> CacheKey:
+    """The chain behind a step whose own key does not hold its parent."""
+    return KeyBuilder("linked").text("parent", parent.hex).text("layer", layer.hex).key()
+
+
+def stage_content(source: CacheKey, selection: Selection) -> str:
+    """What is taken from a stage, as far as it is known before the stage is built."""
+    key = KeyBuilder("stage").text("stage", source.hex).items("sources", selection.patterns)
+    key.items("excludes", selection.excludes).text("parents", str(selection.parents))
+    return key.key().hex
 
 
 def directory_key(parent: CacheKey, step: MakeDirectory) -> CacheKey:

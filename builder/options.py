@@ -10,6 +10,23 @@ from cache.oci.descriptor import Platform
 from cache.oci.reference import Reference
 
 
+@dataclass(frozen=True, slots=True)
+class DirectoryContext:
+    """``--build-context NAME=DIRECTORY``."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class ImageContext:
+    """``--build-context NAME=docker-image://REFERENCE``."""
+
+    reference: Reference
+
+
+NamedContext = DirectoryContext | ImageContext
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheOptions:
     """Whether steps are looked up and saved, and where: a repository, or (None) the local store."""
@@ -43,19 +60,48 @@ class RegistryOptions:
     mirrors: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class SecretFile:
+    """A secret in a file, read when a step asks for it."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class SecretText:
+    """A secret that came in an environment variable; it does not show itself."""
+
+    _value: str = field(repr=False)
+
+    def reveal(self) -> str:
+        """The secret."""
+        return self._value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepSecrets:
+    """What steps may ask for by ``--mount``: secrets, and the sockets of SSH agents, by their names."""
+
+    values: Mapping[str, SecretFile | SecretText] = field(default_factory=dict)
+    agents: Mapping[str, Path] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildOptions:
     """Everything that one build depends on, apart from the files it reads.
 
-    ``platform`` is what the image is for, ``build_platform`` what this machine is.
-    ``clamp_mtime_s`` is the Unix time that no file in a new layer is newer than, and that the image says it was made at
-    (SOURCE_DATE_EPOCH; 0 for ``--reproducible``); None leaves the times as they are. ``state_dir`` is where the builder
-    keeps its work and its local cache; ``rung`` forces a rung of the sandbox ladder ("" = the best that works).
+    ``contexts`` are the named ones, by their names in lower case. ``platform`` is what the image is for,
+    ``build_platform`` what this machine is. ``clamp_mtime_s`` is the Unix time that no file in a new layer is newer
+    than, and that the image says it was made at (SOURCE_DATE_EPOCH; 0 for ``--reproducible``); None leaves the times as
+    they are. ``state_dir`` is where the builder keeps its work, its local cache and its cache mounts; ``rung`` forces a
+    rung of the sandbox ladder ("" = the best that works).
     """
 
     context: Path
     dockerfile: Path
     target: str = ""
+    contexts: Mapping[str, NamedContext] = field(default_factory=dict)
+    secrets: StepSecrets = StepSecrets()
     build_args: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     platform: Platform

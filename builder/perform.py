@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import stat
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from builder import events
-from builder.changes import Change
+from builder.changes import Change, Entry
 from builder.copy import Destination, Source, collect, place, unpack_archives
 from builder.errors import BuildError, StepFailed
 from builder.graph import Position
 from builder.image_users import User, resolve_owner, resolve_user
+from builder.mounting import Mounting
 from builder.placement import make_directory
 from builder.rootfs import Tree
 from builder.run import RunSpec
+from builder.sources import ContextSource, StageSource
 from builder.stage_root import StageRoot
 from builder.steps import CopyFiles, LayerStep, MakeDirectory, RunCommand
 from builder.tarlayer import write_layer
@@ -42,26 +46,46 @@ class Performer:
     store: FilesystemStore
     scratch: Path
     sources: Mapping[Position, tuple[Source, ...]]
+    mounting: Mounting
     listen: events.Listener
     clamp_mtime_s: int | None = None
     now_ns: Callable[[], int] = field(default=time.time_ns)
 
-    async def perform(self, root: StageRoot, position: Position, step: LayerStep, source: Tree | None) -> Performed:
-        """Does the step; ``source`` is the tree that a COPY --from takes files from. Raises BuildError."""
+    async def perform(
+        self, root: StageRoot, at: tuple[int, int], step: LayerStep, roots: Mapping[int, StageRoot]
+    ) -> Performed:
+        """Does the step ``at`` a place of the plan; ``roots`` are the stages that it takes files from.
+
+        Raises BuildError.
+        """
         match step:
             case RunCommand():
-                return await self._run(root, step)
+                return await self._run(root, at, step, roots)
             case MakeDirectory():
                 changes = await asyncio.to_thread(self._make_directory, root.tree, step)
             case CopyFiles():
-                changes = await asyncio.to_thread(self._copy, root.tree, position, step, source)
+                changes = await asyncio.to_thread(self._copy, root.tree, at, step, roots)
         return Performed(await self._layer(changes), in_root=False)
 
-    async def _run(self, root: StageRoot, step: RunCommand) -> Performed:
+    async def _run(
+        self, root: StageRoot, at: tuple[int, int], step: RunCommand, roots: Mapping[int, StageRoot]
+    ) -> Performed:
         user = await asyncio.to_thread(_user, root.tree, step)
-        environment = {"HOME": user.home, **step.environment}
-        spec = RunSpec(argv=step.argv, env=environment, cwd=step.cwd, uid=user.uid, gid=user.gid, groups=user.groups)
-        result, changes = await root.run(spec, lambda data: self.listen(events.StepOutput(step.name, data)))
+        async with self.mounting.mounted(step, at, root, roots) as mounted:
+            spec = RunSpec(
+                argv=step.argv,
+                env={"HOME": user.home, **step.environment, **mounted.environment},
+                cwd=step.cwd,
+                uid=user.uid,
+                gid=user.gid,
+                groups=user.groups,
+                mounts=tuple(mounted.mounts),
+                network=step.network,
+            )
+            try:
+                result, changes = await root.run(spec, lambda data: self.listen(events.StepOutput(step.name, data)))
+            except BuildError as error:
+                raise error.at(step.span) from error
         if result.exit_code != 0:
             raise StepFailed(f"the command ended with exit code {result.exit_code}", step.span, result.exit_code)
         layer = await self._layer(changes)
@@ -76,9 +100,11 @@ class Performer:
         except BuildError as error:
             raise BuildError(f"WORKDIR {step.path}: {error.message}", step.span) from error
 
-    def _copy(self, tree: Tree, position: Position, step: CopyFiles, source: Tree | None) -> list[Change]:
+    def _copy(self, tree: Tree, at: tuple[int, int], step: CopyFiles, roots: Mapping[int, StageRoot]) -> list[Change]:
+        if step.link:
+            tree = Tree([])
         try:
-            sources = self.sources[position] if source is None else collect(source, step.sources)
+            sources = self._sources(at, step, roots)
             destination = Destination(
                 path=step.destination,
                 workdir=step.workdir,
@@ -91,6 +117,27 @@ class Performer:
             return place(sources, destination, tree)
         except BuildError as error:
             raise error.at(step.span) from error
+
+    def _sources(self, at: tuple[int, int], step: CopyFiles, roots: Mapping[int, StageRoot]) -> tuple[Source, ...]:
+        """What is copied; the files that the Dockerfile holds come last."""
+        found: tuple[Source, ...] = ()
+        if step.selection.patterns:
+            match step.origin:
+                case StageSource(index):
+                    found = collect(roots[index].tree, step.selection, detect_archives=step.unpack)
+                case ContextSource():
+                    found = self.sources[*at, 0]
+        return (*found, *(self._written(name, content) for name, content in step.documents))
+
+    def _written(self, name: str, content: str) -> Source:
+        """A file that the Dockerfile holds."""
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        handle, path = tempfile.mkstemp(prefix="document-", dir=self.scratch)
+        with open(handle, "wb") as file:
+            file.write(content.encode("utf-8", "surrogateescape"))
+        size_bytes = os.stat(path).st_size
+        entry = Entry("", stat.S_IFREG | 0o644, mtime_ns=self.now_ns(), size_bytes=size_bytes, content=path)
+        return Source(name, "file", (entry,))
 
     async def _layer(self, changes: Sequence[Change]) -> Layer | None:
         return await asyncio.to_thread(self._write, changes) if changes else None

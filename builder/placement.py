@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from builder.changes import Change, Entry
+from builder.chmod import ModeChange
 from builder.copy_rules import destination_path, names_directory
 from builder.entries import read_entry
 from builder.errors import ContextError
@@ -51,7 +52,7 @@ class Destination:
     path: str
     workdir: str = "/"
     chown: tuple[int, int] | None = None
-    chmod: int | None = None
+    chmod: ModeChange | None = None
     made_at_ns: int = 0
 
 
@@ -209,7 +210,7 @@ class _Stage:
         owned = self._chowned(entry)
         if self._destination.chmod is None or stat.S_ISLNK(entry.mode):
             return owned
-        return replace(owned, mode=stat.S_IFMT(entry.mode) | self._destination.chmod)
+        return replace(owned, mode=self._destination.chmod.apply(entry.mode))
 
     def _without_stale_link(self, entry: Entry) -> Entry:
         """A hard link whose first name a later source has taken is a file of its own."""

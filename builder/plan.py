@@ -6,13 +6,16 @@ its own without instructions, so that the engine knows one kind of source.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from builder.dockerfile import instructions as ins
 from builder.dockerfile.expansion import expand
+from builder.dockerfile.mounts import mount_from
 from builder.dockerfile.parser import parse_trigger
 from builder.errors import DockerfileError, PlanError, Span
+from builder.options import DirectoryContext, NamedContext
+from builder.sources import ContextSource, Origin, StageSource
 from cache.oci.descriptor import Platform
 from cache.oci.errors import InvalidReference
 from cache.oci.reference import Reference
@@ -48,21 +51,22 @@ Base = ImageBase | StageBase | ScratchBase
 class StagePlan:
     """A stage to build. ``index`` is its place in the plan's numbering, ``name`` what a person calls it.
 
-    ``copy_from`` gives, for the position of a COPY in ``instructions``, the index of the stage that it copies from.
-    The triggers of the base (ONBUILD) are the first instructions.
+    ``takes_from`` gives what each ``--from`` names, by the position in ``instructions`` and the number of the mount (0
+    for a COPY): a stage, or a context of the command line. The triggers of the base (ONBUILD) come first.
     """
 
     index: int
     name: str
     base: Base
     instructions: tuple[ins.Instruction, ...] = ()
-    copy_from: Mapping[int, int] = field(default_factory=dict)
+    takes_from: Mapping[tuple[int, int], Origin] = field(default_factory=dict)
 
     @property
     def needs(self) -> tuple[int, ...]:
         """The stages that this one refers to."""
         base = (self.base.index,) if isinstance(self.base, StageBase) else ()
-        return tuple(dict.fromkeys((*base, *self.copy_from.values())))
+        stages = (origin.index for origin in self.takes_from.values() if isinstance(origin, StageSource))
+        return tuple(dict.fromkeys((*base, *stages)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,19 +106,21 @@ class Request:
     """What is asked of a Dockerfile: the stage to build ("" = the last one; a name or a number), and with what.
 
     ``image_triggers`` are the ONBUILD triggers of base images, by the index of the stage that starts from them; they
-    are known only after a first plan has said which images those are.
+    are known only after a first plan has said which images those are. ``contexts`` are those that the command line
+    gives names, in lower case: each stands in for the stage or image of that name.
     """
 
     target: str = ""
     build_args: Mapping[str, str] = field(default_factory=dict)
     predefined: Mapping[str, str] = field(default_factory=dict)
     image_triggers: Mapping[int, Sequence[str]] = field(default_factory=dict)
+    contexts: Mapping[str, NamedContext] = field(default_factory=dict)
 
 
 def make_plan(dockerfile: ins.Dockerfile, request: Request) -> Plan:
     """What the wanted stage needs. Raises DockerfileError or PlanError."""
     global_args = _global_args(dockerfile, request.build_args, request.predefined)
-    planner = _Planner(dockerfile, {**request.predefined, **global_args}, request.image_triggers)
+    planner = _Planner(dockerfile, {**request.predefined, **global_args}, request)
     wanted = planner.find_target(request.target)
     planner.add(wanted)
     return Plan(tuple(planner.planned.values()), wanted, global_args, dockerfile.escape)
@@ -138,12 +144,11 @@ def _global_args(
 class _Planner:
     """Walks from the target to all that it needs; ``planned`` keeps the order in which things must be built."""
 
-    def __init__(
-        self, dockerfile: ins.Dockerfile, scope: Mapping[str, str], image_triggers: Mapping[int, Sequence[str]]
-    ) -> None:
+    def __init__(self, dockerfile: ins.Dockerfile, scope: Mapping[str, str], request: Request) -> None:
         self.dockerfile = dockerfile
         self.scope = scope
-        self.image_triggers = image_triggers
+        self.image_triggers = request.image_triggers
+        self.contexts = request.contexts
         self.planned: dict[int, StagePlan] = {}
         self._images: dict[str, int] = {}
         self._names = {s.base.name: i for i, s in enumerate(dockerfile.stages) if s.base.name}
@@ -168,13 +173,13 @@ class _Planner:
         if isinstance(base, StageBase):
             self.add(base.index)
         instructions = (*self._triggers(base, index), *text.instructions)
-        copies = {
-            position: self._source(instruction.from_, index)
+        takes_from = {
+            (position, number): self._source(word, name, index)
             for position, instruction in enumerate(instructions)
-            if isinstance(instruction, ins.Copy) and instruction.from_ is not None
+            for number, word, name in _named_sources(instruction)
         }
         name = text.base.name or f"stage-{index}"
-        self.planned[index] = StagePlan(index, name, base, instructions, copies)
+        self.planned[index] = StagePlan(index, name, base, instructions, takes_from)
 
     def _triggers(self, base: Base, index: int) -> list[ins.Instruction]:
         """What the base has put off until a build on it."""
@@ -194,6 +199,11 @@ class _Planner:
             raise DockerfileError(f"the base name {base.image.text!r} is empty after expansion", base.image.span)
         if name == "scratch":
             return ScratchBase(self._platform(base.platform))
+        context = self.contexts.get(name.lower())
+        if isinstance(context, DirectoryContext):
+            raise PlanError(f"FROM {name}: the context of that name is a directory, which cannot be a base", base.span)
+        if context is not None:
+            return ImageBase(context.reference, base.image.span, self._platform(base.platform))
         earlier = self._names.get(name.lower())
         if earlier is not None and earlier < index:
             return StageBase(earlier)
@@ -209,26 +219,39 @@ class _Planner:
         except ValueError as error:
             raise DockerfileError(f"--platform={word.text}: {error}", word.span) from None
 
-    def _source(self, word: ins.Word, index: int) -> int:
-        """The stage that a COPY --from names; an image becomes a stage of its own behind the last one."""
-        text = word.text
-        earlier = self._names.get(text.lower())
+    def _source(self, word: ins.Word, text: str, index: int) -> Origin:
+        """The stage or context that a ``--from`` names; an image becomes a stage of its own behind the last one."""
+        context = self.contexts.get(text.lower())
+        if isinstance(context, DirectoryContext):
+            return ContextSource(text.lower())
+        earlier = None if context else self._names.get(text.lower())
         if earlier is None and text.isdecimal():
             earlier = int(text)
         if earlier is not None:
             if earlier >= index:
-                raise DockerfileError(f"COPY --from={text}: only an earlier stage can be copied from", word.span)
+                raise DockerfileError(f"from {text}: only an earlier stage can be taken from", word.span)
             self.add(earlier)
-            return earlier
-        if "$" in text:
-            raise DockerfileError(
-                f"COPY --from={text}: variables are not expanded here; give the image a stage name by FROM … AS",
-                word.span,
-            )
+            return StageSource(earlier)
         if text not in self._images:
             number = self._images[text] = len(self.dockerfile.stages) + len(self._images)
-            self.planned[number] = StagePlan(number, text, ImageBase(_reference(text, word.span), word.span))
-        return self._images[text]
+            reference = context.reference if context else _reference(text, word.span)
+            base: Base = ScratchBase() if text == "scratch" else ImageBase(reference, word.span)
+            self.planned[number] = StagePlan(number, text, base)
+        return StageSource(self._images[text])
+
+
+def _named_sources(instruction: ins.Instruction) -> Iterator[tuple[int, ins.Word, str]]:
+    """Each ``--from`` of an instruction: its number, where it stands, and the name."""
+    match instruction:
+        case ins.Copy(from_=ins.Word() as word):
+            if "$" in word.text:
+                message = f"COPY --from={word.text}: variables are not expanded here"
+                raise DockerfileError(f"{message}; give the image a stage name by FROM … AS", word.span)
+            yield 0, word, word.text
+        case ins.Run():
+            for number, word in enumerate(instruction.mounts):
+                if name := mount_from(word):
+                    yield number, word, name
 
 
 def _reference(name: str, span: Span) -> Reference:

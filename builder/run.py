@@ -10,11 +10,13 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from builder import records, stubs
 from builder.errors import BuildError
 from builder.isolation import Isolation, Rung, sandbox_command
+from builder.mount_preparation import MountPreparation
+from builder.run_mounts import RunMount
 
 TAIL_BYTES = 16 * 1024
 _KILL_AFTER_S = 10.0
@@ -25,7 +27,9 @@ class RunSpec:
     """A command as the image sees it: ``argv[0]`` is looked up on the PATH of ``env``, inside the root.
 
     ``env`` is all of the environment. ``cwd`` is absolute and must exist. The ids are numbers, ``groups`` the
-    supplementary ones. Without a ``hostname`` (and always under chroot) the machine's is kept.
+    supplementary ones. ``mounts`` are there for the time of the command. With the network ``none`` there is but
+    loopback; ``host`` and ``default`` are the machine's. Without a ``hostname`` (and always under chroot) the machine's
+    is kept.
     """
 
     argv: tuple[str, ...]
@@ -35,6 +39,8 @@ class RunSpec:
     gid: int = 0
     groups: tuple[int, ...] = ()
     hostname: str = ""
+    mounts: tuple[RunMount, ...] = ()
+    network: Literal["default", "none", "host"] = "default"
 
     def __post_init__(self) -> None:
         if not self.argv or not self.argv[0]:
@@ -97,11 +103,15 @@ async def run_step(
     Raises:
         BuildError: The root could not be set up, the working directory is missing, or ``timeout_s`` has passed.
     """
+    if spec.network == "none" and isolation.rung is Rung.CHROOT:
+        raise BuildError(f"--network=none cannot be had here, where steps run by plain chroot: {isolation.reason}")
     scratch = await asyncio.to_thread(_make_scratch, root)
     step = _Step(on_output)
+    mounts = MountPreparation(isolation.rung, scratch.with_name(scratch.name + "-mounts"))
     try:
+        prepared = await asyncio.to_thread(mounts.prepare, spec.mounts)
         async with asyncio.timeout(timeout_s) as limit:
-            await step.run(_sandbox_spec(isolation, root, spec, scratch))
+            await step.run(_sandbox_spec(isolation, root, spec, scratch) | {"mounts": prepared})
     except TimeoutError as error:
         if not limit.expired():
             raise
@@ -109,6 +119,7 @@ async def run_step(
     finally:
         base = root.upper if isinstance(root, OverlayRoot) else root.path
         ignore = await asyncio.to_thread(_put_in_order, base, step.made, scratch)
+        await asyncio.to_thread(mounts.clear)
     return RunResult(step.exit_code(), bytes(step.tail), ignore)
 
 
@@ -146,6 +157,7 @@ def _sandbox_spec(
         "pid_namespace": isolation.pid_namespace,
         "scratch": str(scratch),
         "hostname": spec.hostname,
+        "network": spec.network,
         "argv": list(spec.argv),
         "env": dict(spec.env),
         "cwd": spec.cwd,

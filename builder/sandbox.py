@@ -7,7 +7,7 @@ Standard input brings the specification (a record, see builder/records.py) and t
 builder is gone or has lost interest, and everything is killed. What is to be told goes to the descriptor that the
 first argument names:
 
-    ("made", path, aside, parent's mtime before, after)     a stub in the root, see builder/stubs.py
+    ("made", the fields of a builder.stubs.Stub)            a stub in the root
     ("error", text)                                         the root or the command could not be set up
     ("exit", code)                                          how the command ended
 
@@ -31,6 +31,7 @@ import signal
 import sys
 
 from builder import records
+from builder.sandbox_mounts import make_mounts, place_mounts, raise_loopback
 from builder.sandbox_root import call, change_root, furnish_by_files, furnish_by_mounts, libc, mount_root
 
 TYPE_CHECKING = False  # typing and collections.abc would cost each step some milliseconds
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     Spec = dict[str, Any]
     Report = Callable[..., int]
 
-NEWNS, NEWUTS, NEWIPC, NEWUSER, NEWPID = 0x20000, 0x4000000, 0x8000000, 0x10000000, 0x20000000
+NEWNS, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET = 0x20000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000
 PR_SET_PDEATHSIG, PR_CAPBSET_READ, PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER = 1, 23, 24, 36
 
 # What Docker gives to a container: CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID, SETUID, SETPCAP,
@@ -128,6 +129,7 @@ def supervise(spec: Spec, report: Report) -> int:
     """Runs one command from first to last; nothing of it is alive on return. Returns 0."""
     flags = 0 if spec["rung"] == "chroot" else NEWIPC | NEWUTS
     flags |= (NEWPID if spec["pid_namespace"] else 0) | (NEWUSER if spec["user_namespace"] else 0)
+    flags |= NEWNET if spec["network"] == "none" else 0
     if flags & NEWUSER:
         enter_user_namespace(flags)
     elif flags:
@@ -257,8 +259,11 @@ def prepare_and_become(spec: Spec, report: Report) -> int:
 def prepare(spec: Spec, report: Report) -> None:
     """Makes the root ready and goes into it."""
     os.umask(0)
+    if spec["network"] == "none":
+        raise_loopback()
     if spec["rung"] == "chroot":
         furnish_by_files(spec, report)
+        place_mounts(spec, report)
         os.chroot(spec["root"])
     else:
         call("unshare mounts", "unshare", NEWNS)
@@ -267,6 +272,7 @@ def prepare(spec: Spec, report: Report) -> None:
             call("set the host name", "sethostname", name, ctypes.c_size_t(len(name)))
         mount_root(spec)
         furnish_by_mounts(spec, report)
+        make_mounts(spec, report)
         change_root(spec["root"])
     os.chdir("/")
 

@@ -74,22 +74,30 @@ def mount_root(spec: Spec) -> None:
 
 
 def mount_overlay(spec: Spec) -> None:
-    """Mounts the overlay on its own work directory, which nothing else needs to see.
+    """Mounts the overlay on its own work directory, which nothing else needs to see."""
+    overlay(spec["root"], spec["lower"], spec["upper"], spec["root"])
+
+
+def overlay(target: str, lower: list[str], upper: str = "", work: str = "") -> None:
+    """Mounts directories over each other, top first; without an ``upper`` one they can only be read.
 
     The options must fit in one page, and know no other separators than ``:`` and ``,``: directories are named by
     our descriptors of them, in /proc/self/fd.
     """
-    layers = [os.open(path, os.O_PATH | os.O_DIRECTORY) for path in spec["lower"]]
-    upper, work = (os.open(spec[name], os.O_PATH | os.O_DIRECTORY) for name in ("upper", "root"))
+    layers = [os.open(path, os.O_PATH | os.O_DIRECTORY) for path in lower]
+    above = [os.open(path, os.O_PATH | os.O_DIRECTORY) for path in (upper, work) if upper]
     os.chdir("/proc/self/fd")
-    places = f"lowerdir={':'.join(map(str, layers))},upperdir={upper},workdir={work}"
+    places = f"lowerdir={':'.join(map(str, layers))}"
+    if above:
+        places += f",upperdir={above[0]},workdir={above[1]}"
     try:
-        mount("overlay", spec["root"], "overlay", 0, f"volatile,{OVERLAY_OPTIONS},{places}")
+        mount("overlay", target, "overlay", 0, f"{'volatile,' if above else ''}{OVERLAY_OPTIONS},{places}")
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-        mount("overlay", spec["root"], "overlay", 0, f"{OVERLAY_OPTIONS},{places}")  # kernels before 5.10
-    for fd in (*layers, upper, work):
+        mount("overlay", target, "overlay", 0, f"{OVERLAY_OPTIONS},{places}")  # kernels before 5.10
+    os.chdir("/")
+    for fd in (*layers, *above):
         os.close(fd)
 
 
@@ -210,10 +218,11 @@ def inside(root: str, path: str) -> str:
 class Stubs:
     """What has to be in the root for the time of the step: made where it is missing, and each told to the builder."""
 
-    def __init__(self, root: str, scratch: str, report: Report) -> None:
+    def __init__(self, root: str, scratch: str, report: Report, prefix: str = "") -> None:
         self.root = root
         self.scratch = scratch
         self.report = report
+        self.prefix = prefix
         self.moved = 0
 
     def directory(self, path: str, mode: int = 0o755) -> str:
@@ -234,6 +243,40 @@ class Stubs:
             self._make(relative, lambda: write(target, b""))
         return target
 
+    def moved_in(self, path: str, source: str, returns: bool) -> None:
+        """What is at ``source`` on this machine, moved here for the time of the step; it returns, or goes."""
+        self._put(path, lambda target: os.rename(source, target), source if returns else "")
+
+    def written(self, path: str, content: bytes, mode: int, owner: tuple[int, int]) -> None:
+        """A file with this content, in place of what was there."""
+
+        def make(target: str) -> None:
+            write(target, content, mode)
+            os.chown(target, *owner)
+            os.chmod(target, mode)
+
+        self._put(path, make, "")
+
+    def _put(self, path: str, make: Callable[[str], None], returns_to: str) -> None:
+        relative = inside(self.root, path)
+        target = f"{self.root}/{relative}"
+        self.directory(os.path.dirname(relative))
+        aside = self._aside(target)
+
+        def swap() -> None:
+            if aside:
+                os.rename(target, f"{self.scratch}/{aside}")
+            make(target)
+
+        self._make(relative, swap, aside, True, returns_to)
+
+    def _aside(self, target: str) -> str:
+        """A name in the scratch directory for what is in the way; empty when nothing is."""
+        if not os.path.lexists(target):
+            return ""
+        self.moved += 1
+        return f"moved-{self.prefix}{self.moved}"
+
     def device(self, path: str, number: int) -> None:
         """A character device, if we may make it and it works; an empty file in place of /dev/null if not."""
         relative = f"{inside(self.root, os.path.dirname(path))}/{os.path.basename(path)}"
@@ -248,10 +291,7 @@ class Stubs:
         relative = f"{inside(self.root, os.path.dirname(path))}/{os.path.basename(path)}"
         target = f"{self.root}/{relative}"
         self.directory(os.path.dirname(relative))
-        aside = ""
-        if os.path.lexists(target):
-            self.moved += 1
-            aside = f"moved-{self.moved}"
+        aside = self._aside(target)
         self._make(relative, lambda: self._swap(target, content, aside), aside)
 
     def _swap(self, target: str, content: bytes, aside: str) -> None:
@@ -259,11 +299,13 @@ class Stubs:
             os.rename(target, f"{self.scratch}/{aside}")
         write(target, content)
 
-    def _make(self, relative: str, make: Callable[[], None], aside: str = "") -> None:
+    def _make(
+        self, relative: str, make: Callable[[], None], aside: str = "", whole: bool = False, returns_to: str = ""
+    ) -> None:
         parent = os.path.dirname(f"{self.root}/{relative}")
         before = os.stat(parent).st_mtime_ns
         make()
-        self.report("made", relative, aside, before, os.stat(parent).st_mtime_ns)
+        self.report("made", relative, aside, before, os.stat(parent).st_mtime_ns, whole, returns_to)
 
 
 def make_device(target: str, number: int) -> None:

@@ -36,6 +36,14 @@ class StageRoot(Protocol):
     def tree(self) -> Tree:
         """The files as they are now."""
 
+    @property
+    def directories(self) -> tuple[Path, ...]:
+        """The directories that they lie in, top first."""
+
+    @property
+    def can_mount(self) -> bool:
+        """Whether commands in it see mounts; without, what they ask for is moved or copied into the root."""
+
     async def apply(self, layer: Layer, blob: Path) -> None:
         """Puts a layer on top; ``blob`` is its compressed tar."""
 
@@ -97,6 +105,14 @@ class _OverlayStageRoot:
     def tree(self) -> Tree:
         return Tree(self._directories)
 
+    @property
+    def directories(self) -> tuple[Path, ...]:
+        return tuple(self._directories)
+
+    @property
+    def can_mount(self) -> bool:
+        return True
+
     async def apply(self, layer: Layer, blob: Path) -> None:
         chain = (*self._chain, layer.diff_id)
         directory = self._factory.unpacked(chain)
@@ -141,6 +157,14 @@ class _DirectoryStageRoot:
     @property
     def tree(self) -> Tree:
         return Tree([self._directory])
+
+    @property
+    def directories(self) -> tuple[Path, ...]:
+        return (self._directory,)
+
+    @property
+    def can_mount(self) -> bool:
+        return self._isolation.rung is not Rung.CHROOT
 
     async def apply(self, layer: Layer, blob: Path) -> None:
         await asyncio.to_thread(_unpack, layer, blob, self._directory, None)

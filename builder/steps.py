@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
+from builder.chmod import ModeChange
+from builder.dockerfile.mounts import Mount
 from builder.errors import Span
 from builder.events import StepName
 from builder.plan import StagePlan
+from builder.sources import Origin, Selection
 from cache.oci.config import ImageConfig
 
 PROXY_ARGUMENTS = frozenset(
@@ -17,6 +21,24 @@ PROXY_ARGUMENTS = frozenset(
 )
 """Arguments that every RUN sees without an ARG, and that are not part of its key (Dockerfile reference, "Predefined
 ARGs")."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepMount:
+    """A mount of a RUN: ``target`` is absolute ("" where a secret is only a variable); ``origin`` is whose files a bind
+    or a cache begins with, None for nobody's."""
+
+    mount: Mount
+    target: str
+    origin: Origin | None = None
+
+    @property
+    def selection(self) -> Selection:
+        """The files that it shows: the source, or all."""
+        return Selection(patterns=(self.mount.source or "/",))
+
+
+Network = Literal["default", "none", "host"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +60,8 @@ class Metadata(_Step):
 class RunCommand(_Step):
     """RUN: ``environment`` is all that the command gets; ``keyed_environment`` leaves out what must not change the key.
 
-    ``user`` is the text of USER ("" = root), resolved in the image when the command runs.
+    ``user`` is the text of USER ("" = root), resolved in the image when the command runs. ``script`` is a file, by its
+    name, that is there for the time of the command.
     """
 
     argv: tuple[str, ...]
@@ -46,22 +69,26 @@ class RunCommand(_Step):
     keyed_environment: Mapping[str, str]
     user: str
     cwd: str
+    mounts: tuple[StepMount, ...] = ()
+    script: tuple[str, str] | None = None
+    network: Network = "default"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CopyFiles(_Step):
-    """COPY and ADD: ``from_stage`` is the stage's index, None for the build context; ``chown`` "" for none.
-
-    ``unpack`` is ADD's: local archives are unpacked.
+    """COPY and ADD: ``documents`` are names and contents of files that the Dockerfile itself holds; ``chown`` "" for
+    none. ``unpack``: archives are unpacked. ``link``: the layer does not depend on what is below it.
     """
 
-    sources: tuple[str, ...]
+    selection: Selection
     destination: str
     workdir: str
-    from_stage: int | None = None
+    origin: Origin
+    documents: tuple[tuple[str, str], ...] = ()
     chown: str = ""
-    chmod: int | None = None
+    chmod: ModeChange | None = None
     unpack: bool = False
+    link: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

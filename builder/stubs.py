@@ -20,13 +20,16 @@ class Stub:
     """A path (as in builder.changes) that was made for a step.
 
     ``aside`` names what was in its place, now in the scratch directory ("" for nothing). The two times are the
-    parent's mtime before and after.
+    parent's mtime before and after. ``whole``: it goes with all that is in it, or back to the path ``returns_to`` of
+    this machine, where it came from.
     """
 
     path: str
     aside: str
     parent_before_ns: int
     parent_after_ns: int
+    whole: bool = False
+    returns_to: str = ""
 
 
 def remove(base: Path, scratch: Path, made: Sequence[Stub]) -> frozenset[str]:
@@ -43,7 +46,11 @@ def _remove_one(base: Path, scratch: Path, stub: Stub) -> bool:
     try:
         with _directory(base, parent) as parent_fd:
             changed_ns = os.fstat(parent_fd).st_mtime_ns
-            gone = _unlink(name, parent_fd, whole=bool(stub.aside) or f"{stub.path}/".startswith("dev/"))
+            if stub.returns_to:
+                with contextlib.suppress(FileNotFoundError):  # the command has removed it
+                    os.rename(name, stub.returns_to, src_dir_fd=parent_fd)
+            whole = stub.whole or bool(stub.aside) or f"{stub.path}/".startswith("dev/")
+            gone = _unlink(name, parent_fd, whole=whole)
             if stub.aside:
                 os.rename(scratch / stub.aside, name, dst_dir_fd=parent_fd)
             untouched = changed_ns == stub.parent_after_ns

@@ -28,7 +28,7 @@ LEVELS = {
         cache.oci.manifest cache.oci.media_types cache.oci.observer cache.oci.profile cache.oci.reference
         proxy.errors proxy.outcome proxy.rights
         builder.changes builder.dockerfile.instructions builder.errors builder.events builder.flags builder.options
-        builder.records
+        builder.records builder.run_mounts
     """,
     1: """
         cache.dockerfile_images cache.entry cache.keys cache.paths cache.ranges cache.record_format cache.s3_answers
@@ -37,11 +37,12 @@ LEVELS = {
         cache.oci.replies cache.oci.retry cache.oci.sending proxy.admission proxy.config proxy.freshness proxy.hosts
         proxy.negotiation proxy.options proxy.ranges proxy.reload proxy.replies proxy.request proxy.routing
         proxy.settings proxy.summary
-        builder.copy_rules builder.dockerfile.config_syntax builder.dockerfile.directives builder.dockerfile.durations
-        builder.dockerfile.expansion builder.dockerfile.glob builder.dockerfile.lines builder.dockerfile.parser
-        builder.dockerfile.statement builder.dockerfile.words builder.dockerfile.work_syntax builder.evaluate
-        builder.evaluate_work builder.graph builder.history builder.ignore builder.image builder.image_users
-        builder.keys builder.links builder.metadata builder.plan builder.stage_scope builder.steps builder.tarformat
+        builder.chmod builder.copy_rules builder.dockerfile.config_syntax builder.dockerfile.directives
+        builder.dockerfile.durations builder.dockerfile.expansion builder.dockerfile.glob builder.dockerfile.heredocs
+        builder.dockerfile.lines builder.dockerfile.mounts builder.dockerfile.parser builder.dockerfile.statement
+        builder.dockerfile.words builder.dockerfile.work_syntax builder.evaluate builder.evaluate_work builder.graph
+        builder.history builder.ignore builder.image builder.image_users builder.keys builder.links builder.metadata
+        builder.plan builder.sources builder.stage_scope builder.steps builder.tarformat
     """,
     2: """
         cache.blob_files cache.durable cache.filesystem cache.memory cache.part_intake cache.record_files
@@ -52,31 +53,32 @@ LEVELS = {
         cache.oci.connections cache.oci.discovery proxy.accounts proxy.caller proxy.certificate proxy.check
         proxy.identity proxy.log proxy.metrics proxy.sightings proxy.spool proxy.spool_file proxy.upstreams
         proxy.users
-        builder.archives builder.context builder.copy builder.decompress builder.digests builder.entries
-        builder.isolation builder.layerdir builder.outputs builder.placement builder.rootfs builder.sandbox
-        builder.sandbox_root builder.snapshot builder.stubs builder.tarlayer builder.tarread builder.unpack
-        builder.workspace
+        builder.agent_socket builder.archives builder.cache_mounts builder.context builder.copy builder.decompress
+        builder.digests builder.entries builder.isolation builder.layerdir builder.mount_preparation builder.outputs
+        builder.placement builder.rootfs builder.sandbox builder.sandbox_mounts builder.sandbox_root builder.snapshot
+        builder.stubs builder.tarlayer builder.tarread builder.unpack builder.workspace
     """,
     3: """
         cache.catalog cache.layers cache.stores cache.warm
         proxy.absences proxy.access proxy.authenticate proxy.blobs proxy.drain proxy.fills proxy.forwarded proxy.held
         proxy.hosted proxy.intake proxy.lookup proxy.manifest_pushes proxy.manifests proxy.mounts proxy.referrers
         proxy.sender proxy.services proxy.tags proxy.uploads
-        builder.bases builder.execute builder.layers builder.perform builder.push builder.run builder.stage_root
-        builder.step_cache
+        builder.bases builder.execute builder.layers builder.mounting builder.perform builder.push builder.run
+        builder.stage_root builder.step_cache
     """,
     4: """
         cache.cli
         proxy.app proxy.call proxy.cli proxy.discovery proxy.handlers proxy.middleware proxy.pulling proxy.pushing
         proxy.serving
-        builder.build builder.cli builder.progress
+        builder.build builder.cli builder.cli_sources builder.progress
     """,
 }
 LEVEL_OF = {module: level for level, modules in LEVELS.items() for module in modules.split()}
 OUTSIDE = {"aiohttp", "boto3", "fcntl", "os", "random", "secrets", "shutil", "socket", "subprocess", "tempfile", "time"}
 """Files, network, clock, chance and other programs."""
 READS_THE_ENVIRONMENT = {"builder.sandbox"}  # a program of its own, started as a child
-SANDBOX = {"builder.sandbox", "builder.sandbox_root", "builder.records"}  # all that it is made of
+SANDBOX = {"builder.records", "builder.sandbox", "builder.sandbox_mounts", "builder.sandbox_root"}
+"""All that it is made of."""
 
 
 class Import(NamedTuple):

@@ -27,9 +27,8 @@ from builder.dockerfile.instructions import (
     Word,
     Workdir,
 )
-from builder.dockerfile.lines import SPACE
 from builder.dockerfile.statement import Statement, did_you_mean, take_flags
-from builder.dockerfile.words import Token
+from builder.dockerfile.words import SPACE, Token
 from builder.errors import DockerfileError
 
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9-_.]*\Z")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from builder.dockerfile.lines import SPACE, Text
+from builder.dockerfile.lines import Text
+from builder.dockerfile.words import SPACE
 from builder.errors import DockerfileError
 
 _DIRECTIVE = re.compile(r"#[\t-\r \x85\xa0]*([A-Za-z][A-Za-z0-9]*)[\t-\r ]*=[\t-\r ]*(.+?)[\t-\r ]*$")

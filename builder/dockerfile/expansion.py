@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from builder.dockerfile.glob import InvalidPattern, replace, trim_prefix, trim_suffix
 from builder.dockerfile.instructions import Word
-from builder.dockerfile.lines import SPACE
+from builder.dockerfile.words import SPACE
 from builder.errors import DockerfileError, Span
 
 _SPECIAL_NAMES = frozenset("@*#?-$!0")
@@ -25,6 +25,15 @@ def expand(word: Word, env: Mapping[str, str], escape: str = "\\") -> str:
     Raises DockerfileError.
     """
     return "".join(piece.text for piece in _Expander(word, env, escape).pieces())
+
+
+def expand_document(text: Word, env: Mapping[str, str]) -> str:
+    """A here-document with variables of ``env`` in place; quotes are text, and a backslash takes meaning from what is
+    behind it, as in BuildKit.
+
+    Raises DockerfileError.
+    """
+    return "".join(piece.text for piece in _Expander(text, env, "\\", quotes=False).pieces())
 
 
 def expand_words(word: Word, env: Mapping[str, str], escape: str = "\\") -> tuple[str, ...]:
@@ -70,6 +79,7 @@ class _Expander:
     word: Word
     env: Mapping[str, str]
     escape: str
+    quotes: bool = True
     position: int = 0
     depth: int = 0
     keep_escapes: bool = False
@@ -114,9 +124,9 @@ class _Expander:
     def _piece(self, char: str) -> list[_Piece]:
         if char == "$":
             return [_Piece(self._variable(), splits=True)]
-        if char == "'":
+        if char == "'" and self.quotes:
             return [_Piece(self._single_quoted(), splits=False)]
-        if char == '"':
+        if char == '"' and self.quotes:
             return [_Piece(self._double_quoted(), splits=False)]
         self.position += 1
         if char != self.escape:

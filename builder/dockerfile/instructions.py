@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 from builder.errors import Span
 
+RUN_DOCUMENTS = "/dev/pipes"
+"""Where a RUN finds the script that is written below it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Word:
@@ -84,11 +87,28 @@ class Env(_Located):
     pairs: tuple[Pair, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A file written out in the Dockerfile; where ``expand``, variables in ``content`` have their values."""
+
+    name: str
+    content: str
+    expand: bool
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run(_Located):
-    """RUN, in shell or exec form."""
+    """RUN, in shell or exec form.
+
+    A ``script`` is a here-document with an interpreter of its own: the command is its path, see `RUN_DOCUMENTS`.
+    ``mounts`` are the texts of ``--mount``, ``network`` and ``security`` those of their flags.
+    """
 
     command: Command
+    script: Document | None = None
+    mounts: tuple[Word, ...] = ()
+    network: Word | None = None
+    security: Word | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,20 +116,33 @@ class Copy(_Located):
     """COPY; ``from_`` is the text of ``--from`` (a stage's name or number, or an image), None for the context."""
 
     sources: tuple[Word, ...]
+    documents: tuple[Document, ...] = ()
     destination: Word
     from_: Word | None = None
     chown: Word | None = None
     chmod: Word | None = None
+    link: bool = False
+    parents: bool = False
+    excludes: tuple[Word, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Add(_Located):
-    """ADD: as COPY from the context, but local tar archives are unpacked."""
+    """ADD: as COPY from the context, but it fetches URLs and git repositories, and unpacks archives of the context.
+
+    ``unpack`` overrules what is unpacked: None is the default, archives of the context alone.
+    """
 
     sources: tuple[Word, ...]
+    documents: tuple[Document, ...] = ()
     destination: Word
     chown: Word | None = None
     chmod: Word | None = None
+    link: bool = False
+    excludes: tuple[Word, ...] = ()
+    checksum: Word | None = None
+    keep_git_dir: bool = False
+    unpack: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,18 +13,18 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from builder.dockerfile.heredocs import Heredoc, Mark, marks_in
+from builder.dockerfile.words import SPACE
 from builder.errors import DockerfileError, Span
-
-SPACE = "\t\n\v\f\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
-"""White space as Go's ``unicode.IsSpace`` has it; Python's ``str.strip`` takes some control characters beside."""
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """The physical lines of a file, without their ends."""
+    """The physical lines of a file, without their ends; ``raw`` still has the carriage returns."""
 
     file: str
     lines: tuple[str, ...]
+    raw: tuple[str, ...]
 
     def span(self, index: int, start: int = 0, stop: int | None = None) -> Span:
         """The place in line ``index`` (from 0); to the line's end without ``stop``."""
@@ -43,11 +43,13 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class LogicalLine:
-    """One instruction: its text without comments and continuation marks, and where each part of it stands."""
+    """One instruction: its text without comments and continuation marks, where each part of it stands, and the
+    here-documents below it."""
 
     source: Text
     text: str
     pieces: tuple[Piece, ...]
+    heredocs: tuple[Heredoc, ...] = ()
 
     def span(self, start: int, stop: int) -> Span:
         """The place of ``text[start:stop]``; of its first physical line where it goes over several."""
@@ -71,7 +73,8 @@ def read_text(data: bytes | str, file: str) -> Text:
         text = data.decode("utf-8") if isinstance(data, bytes) else data.encode("utf-8").decode("utf-8")
     except UnicodeError:
         raise DockerfileError(f"{file} is not UTF-8 text") from None
-    source = Text(file, tuple(line.rstrip("\r") for line in text.removeprefix("\ufeff").split("\n")))
+    raw = tuple(text.removeprefix("\ufeff").split("\n"))
+    source = Text(file, tuple(line.rstrip("\r") for line in raw), raw)
     for index, line in enumerate(source.lines):
         if "\0" in line:
             column = line.index("\0")
@@ -94,30 +97,81 @@ class _Part:
 
 
 def logical_lines(source: Text, escape: str) -> Iterator[LogicalLine]:
-    """The instructions of ``source``, in order; comments and blank lines are left out."""
-    parts = _parts(source, escape)
-    for first, last in _groups(_plain_form(parts)):
-        yield _join(source, parts, first, min(last + 1, len(parts)))
+    """The instructions of ``source``, in order; comments and blank lines are left out.
+
+    Raises DockerfileError for a here-document without an end.
+    """
+    reader = _Reader(source, escape)
+    reader.read()
+    for first, last in _groups(_plain_form(reader.parts)):
+        yield reader.join(first, min(last + 1, len(reader.parts)))
 
 
-def _parts(source: Text, escape: str) -> list[_Part | None]:
-    """What each line gives; None for comments and for blank lines."""
-    mark = re.escape(escape)
-    # BuildKit: an escape before the mark means that the mark is text.
-    continuation = re.compile(rf"(?:^|(?<=[^{mark}])){mark}[ \t]*$")
-    parts: list[_Part | None] = []
-    continued = False
-    for line in source.lines:
+class _Reader:
+    """Goes through the physical lines: ``parts`` has what each gives, None for comments, blanks and documents."""
+
+    def __init__(self, source: Text, escape: str) -> None:
+        self.source = source
+        mark = re.escape(escape)
+        # BuildKit: an escape before the mark means that the mark is text.
+        self.continuation = re.compile(rf"(?:^|(?<=[^{mark}])){mark}[ \t]*$")
+        self.parts: list[_Part | None] = []
+        self.heredocs: dict[int, tuple[Heredoc, ...]] = {}
+
+    def read(self) -> None:
+        text, continued = "", False
+        while len(self.parts) < len(self.source.lines):
+            part = self._part(self.source.lines[len(self.parts)], continued=continued)
+            self.parts.append(part)
+            if part is None:
+                continue
+            text, continued = text + part.text, part.continued
+            if not continued:
+                self._take_documents(marks_in(text))
+                text = ""
+        self._take_documents(marks_in(text))
+
+    def _part(self, line: str, *, continued: bool) -> _Part | None:
         if is_comment(line) or not line.strip(SPACE):
-            parts.append(None)
-            continue
+            return None
         # Blanks before an instruction go, those before a continuation line stay.
         body = line if continued else line.lstrip(SPACE)
-        text = continuation.sub("", body)
-        column = len(line) - len(body)
-        continued = len(text) < len(body)
-        parts.append(_Part(text, column, continued))
-    return parts
+        text = self.continuation.sub("", body)
+        return _Part(text, len(line) - len(body), len(text) < len(body))
+
+    def _take_documents(self, marks: tuple[Mark, ...]) -> None:
+        """Reads the documents that the instruction that has just ended announces."""
+        announced = len(self.parts) - 1
+        documents = []
+        for mark in marks:
+            start = len(self.parts)
+            while len(self.parts) < len(self.source.raw) and not mark.is_end(self.source.raw[len(self.parts)]):
+                self.parts.append(None)
+            if len(self.parts) == len(self.source.raw):
+                raise self._without_end(mark, announced)
+            body = self.source.raw[start : len(self.parts)]
+            self.parts.append(None)
+            documents.append(Heredoc(mark, "".join(f"{line}\n" for line in body)))
+        if documents:
+            self.heredocs[announced] = tuple(documents)
+
+    def _without_end(self, mark: Mark, announced: int) -> DockerfileError:
+        index = next((i for i in range(announced, -1, -1) if mark.word in self.source.lines[i]), announced)
+        start = max(0, self.source.lines[index].find(mark.word))
+        place = self.source.span(index, start, start + len(mark.word))
+        return DockerfileError(f"the here-document has no end: expected a line {mark.name!r} below", place)
+
+    def join(self, start: int, stop: int) -> LogicalLine:
+        """The instruction in the physical lines from ``start`` up to ``stop``."""
+        text = ""
+        pieces: list[Piece] = []
+        heredocs: tuple[Heredoc, ...] = ()
+        for index, part in enumerate(self.parts[start:stop], start):
+            if part is not None:
+                pieces.append(Piece(len(text), index, part.column))
+                text += part.text
+                heredocs = self.heredocs.get(index, ())
+        return LogicalLine(self.source, text.rstrip(SPACE), tuple(pieces), heredocs)
 
 
 def _plain_form(parts: list[_Part | None]) -> str:
@@ -139,13 +193,3 @@ def _groups(plain: str) -> Iterator[tuple[int, int]]:
     for entry in DockerfileParser(fileobj=io.BytesIO(plain.encode("utf-8"))).structure:
         if not entry["content"].startswith("#"):
             yield entry["startline"], entry["endline"]
-
-
-def _join(source: Text, parts: list[_Part | None], start: int, stop: int) -> LogicalLine:
-    text = ""
-    pieces: list[Piece] = []
-    for index, part in enumerate(parts[start:stop], start):
-        if part is not None:
-            pieces.append(Piece(len(text), index, part.column))
-            text += part.text
-    return LogicalLine(source, text.rstrip(SPACE), tuple(pieces))

@@ -11,10 +11,8 @@ from builder.dockerfile.directives import read_directives
 from builder.dockerfile.instructions import Arg, Dockerfile, From, Instruction, OnBuild, StageText
 from builder.dockerfile.lines import Text, logical_lines, read_text
 from builder.dockerfile.statement import Statement, did_you_mean, read_statement, take_flags
-from builder.dockerfile.words import find_heredoc
 from builder.errors import DockerfileError
 
-_WITH_HEREDOCS = ("RUN", "COPY", "ADD")
 _NO_TRIGGERS = ("ONBUILD", "FROM", "MAINTAINER")
 
 
@@ -72,10 +70,6 @@ def _instruction(statement: Statement) -> From | Instruction:
     if parse_arguments is None:
         hint = did_you_mean(keyword.text, tuple(_PARSERS))
         raise statement.error(f"unknown instruction {keyword.text}{hint}", keyword)
-    if keyword.text in _WITH_HEREDOCS:
-        heredoc = find_heredoc(statement.line.text, keyword.stop, statement.escape)
-        if heredoc:
-            raise statement.error("here-documents are not supported yet", heredoc)
     return parse_arguments(statement)
 
 
@@ -85,7 +79,8 @@ def _on_build(statement: Statement) -> OnBuild:
     if not statement.arguments:
         raise statement.error("ONBUILD needs an instruction")
     _trigger(read_statement(statement.line, statement.escape, statement.start))
-    return OnBuild(span=statement.span, source=statement.source, trigger=statement.arguments)
+    trigger = "\n".join((statement.arguments, *(f"{doc.text}{doc.mark.name}" for doc in statement.line.heredocs)))
+    return OnBuild(span=statement.span, source=statement.source, trigger=trigger)
 
 
 def _trigger(statement: Statement) -> Instruction:

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from builder.dockerfile.instructions import Command, ExecForm, ShellForm, Word
-from builder.dockerfile.lines import SPACE, LogicalLine
+from builder.dockerfile.lines import LogicalLine
 from builder.dockerfile.words import (
+    SPACE,
     FlagText,
     NotStrings,
     Token,
@@ -124,19 +125,6 @@ class Flags:
         return None if word is None else word.text == "true"
 
 
-_UNSUPPORTED_FLAGS: Mapping[str, frozenset[str]] = {
-    "RUN": frozenset({"mount", "network", "security", "device"}),
-    "COPY": frozenset({"link", "parents", "exclude"}),
-    "ADD": frozenset({"link", "exclude", "checksum", "keep-git-dir", "unpack"}),
-}
-
-
-def _refusal(keyword: str, name: str, known: tuple[str, ...]) -> str:
-    if name in _UNSUPPORTED_FLAGS.get(keyword, ()):
-        return f"{keyword} --{name} is not supported yet"
-    return f"{keyword} has no flag --{name}{did_you_mean(name, known, '--')}"
-
-
 def take_flags(
     statement: Statement, *names: str, switches: tuple[str, ...] = (), repeated: tuple[str, ...] = ()
 ) -> Flags:
@@ -149,7 +137,8 @@ def take_flags(
     known = (*names, *switches, *repeated)
     for flag in statement.flags:
         if flag.name not in known:
-            raise statement.error(_refusal(statement.keyword.text, flag.name, known), flag.token)
+            hint = did_you_mean(flag.name, known, "--")
+            raise statement.error(f"{statement.keyword.text} has no flag --{flag.name}{hint}", flag.token)
         if flag.name in values and flag.name not in repeated:
             raise statement.error(f"--{flag.name} is given twice", flag.token)
         value = _switch(statement, flag) if flag.name in switches else flag.value

@@ -7,11 +7,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from builder.dockerfile.lines import SPACE
+SPACE = "\t\n\v\f\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
+"""White space as Go's ``unicode.IsSpace`` has it; Python's ``str.strip`` takes some control characters beside."""
 
 _BLANK = frozenset(SPACE)
 _UNBLANK = re.compile(r"[^\t\v\f\r ]+")
-_HEREDOC = re.compile(r"\d*<<-?[\t\v\f\r ]*[^<\s]")
 
 
 class NotStrings(ValueError):
@@ -73,18 +73,6 @@ def _ends_in_bare_escape(word: str, escape: str) -> bool:
     return bare % 2 == 1
 
 
-def find_heredoc(text: str, start: int, escape: str) -> Token | None:
-    """The first ``<<`` of ``text`` from ``start`` that begins a here-document, if there is one."""
-    if "<<" not in text:
-        return None
-    for word in quoted_words(text, start, escape):
-        match = _HEREDOC.match(text, word.start)
-        if match and "<" not in text[match.end() : _word_end(text, match.end(), escape)]:
-            place = text.index("<<", word.start)
-            return Token("<<", place, place + 2)
-    return None
-
-
 def json_strings(text: str) -> tuple[str, ...] | None:
     """The strings of a JSON array, or None when ``text`` is no JSON array.
 
@@ -127,7 +115,7 @@ def read_flags(text: str, start: int) -> tuple[list[FlagText], int]:
     while text.startswith("--", position):
         # BuildKit knows only the backslash here, whatever the escape directive says, and knows it in all quotes.
         stop = _word_end(text, position, "\\", raw_quote="")
-        word = "".join(_unquoted(text[position:stop]))
+        word = "".join(unquoted(text[position:stop]))
         if word == "--":
             return flags, _skip_blanks(text, stop)
         name, equals, value = word[2:].partition("=")
@@ -142,8 +130,8 @@ def _skip_blanks(text: str, position: int) -> int:
     return position
 
 
-def _unquoted(word: str) -> Iterator[str]:
-    """The characters of a flag, quotes and escapes out."""
+def unquoted(word: str) -> Iterator[str]:
+    """The characters of a word, quotes and escapes out."""
     quote = ""
     escaped = False
     for char in word:

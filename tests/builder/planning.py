@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from builder.dockerfile.parser import parse
 from builder.evaluate import Arguments, evaluate_plan
-from builder.graph import KeyedStage, context_copies, key_stages
+from builder.graph import KeyedStage, context_reads, key_stages
 from builder.plan import ImageBase, Plan, Request, make_plan, predefined_args
 from builder.steps import StageSteps
 from cache.keys import CacheKey, KeyBuilder
@@ -62,7 +62,7 @@ def keys_of(
 ) -> dict[int, KeyedStage]:
     """The stages with their keys; every copy from the context takes the same ``content``."""
     stages = steps_of(text, build_args, base=base)
-    contents = {position: KeyBuilder(content).key() for position, _ in context_copies(stages)}
+    contents = {position: KeyBuilder(content).key() for position, _ in context_reads(stages)}
     return key_stages(stages, contents, clamp_mtime_s)
 
 

@@ -16,17 +16,26 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from builder import copy
 from builder.archives import is_archive
 from builder.changes import Change, Entry
-from builder.copy import collect, content_digest, unpack_archives
+from builder.chmod import ModeChange
+from builder.copy import content_digest, unpack_archives
 from builder.copy_rules import split_pattern
 from builder.errors import ContextError
 from builder.ignore import IgnoreRules
 from builder.placement import Destination, Source, make_directory, place
 from builder.rootfs import Tree
+from builder.sources import Selection
 from builder.tarlayer import write_layer
 from builder.unpack import unpack_layer
 from tests.builder.trees import CAPABILITY, layer_of, listing, make, unpacked
+
+
+def collect(tree: Tree, patterns: Sequence[str], *more: IgnoreRules, **options: object) -> tuple[Source, ...]:
+    """What the patterns find, without flags."""
+    return copy.collect(tree, Selection(patterns=tuple(patterns)), *more, **options)  # type: ignore[arg-type]
+
 
 MADE_AT_NS = 1_234_000_000_000
 CONTEXT: dict[str, str | bytes | None] = {
@@ -228,7 +237,7 @@ CASES = {
         "/n/m/x",
         {"n": "d 755 7:8", "n/m": "d 755 7:8", "n/m/x": "f 600 7:8"},
         chown=(7, 8),
-        chmod=0o600,
+        chmod=ModeChange.parse("600"),
     ),
     "through a link": Case(
         ["a.txt"], "/bin/", {"usr": "d 755 0:0", "usr/bin": "d 755 0:0", "usr/bin/a.txt": "f 644 0:0"}
@@ -267,7 +276,7 @@ CASES = {
             "n/x": "f 2750 9:9",
         },
         chown=(9, 9),
-        chmod=0o2750,
+        chmod=ModeChange.parse("2750"),
     ),
     "several into a directory": Case(
         ["*.txt"], "/n/", {"n": "d 755 0:0", "n/a.txt": "f 644 0:0", "n/b.txt": "f 644 0:0"}
@@ -380,7 +389,9 @@ def test_archives_are_unpacked_whatever_their_name(tmp_path: Path, stage: Tree, 
     root = make(tmp_path / "context", {"file.bin": PACKERS[packer](archive(tmp_path))})
     sources = collect(Tree([root]), ["file.bin"], owner=(0, 0), detect_archives=True)
     assert [source.kind for source in sources] == ["archive"]
-    changes = place(unpack_archives(sources, tmp_path / "scratch"), Destination("/", chmod=0o777), stage)
+    changes = place(
+        unpack_archives(sources, tmp_path / "scratch"), Destination("/", chmod=ModeChange.parse("777")), stage
+    )
     assert shown(changes) == {
         "app": "d 1777 5:6",
         "app/x": "d 755 0:0",  # the stage has a file here

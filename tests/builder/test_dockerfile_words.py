@@ -2,7 +2,7 @@
 
 import pytest
 
-from builder.dockerfile.words import NotStrings, blank_separated, find_heredoc, json_strings, quoted_words, read_flags
+from builder.dockerfile.words import NotStrings, blank_separated, json_strings, quoted_words, read_flags
 
 
 def test_blanks_separate_and_quotes_mean_nothing():
@@ -51,27 +51,6 @@ def test_flags_come_before_the_arguments(text, flags, rest):
 
     assert [(flag.name, flag.value) for flag in found] == flags
     assert text[start:] == rest
-
-
-@pytest.mark.parametrize(
-    ("text", "start"),
-    [
-        ("RUN cat <<EOF", 8),
-        ("RUN cat 3<<-'EOF' x", 9),
-        ("RUN cat << EOF", 8),
-        ("RUN cat <<<EOF", None),
-        ("RUN cat <<EOF<x", None),
-        ("RUN cat '<<EOF'", None),
-        ("RUN echo $((1<<2))", None),
-        ("RUN a<<EOF", None),
-        ("RUN a <<", None),
-        ("RUN a", None),
-    ],
-)
-def test_heredocs_are_found(text, start):
-    found = find_heredoc(text, 3, "\\")
-
-    assert (found and found.start) == start
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,9 @@ import re
 
 import pytest
 
+from builder.chmod import ModeChange
 from builder.errors import DockerfileError
+from builder.sources import ContextSource, StageSource
 from builder.steps import CopyFiles, MakeDirectory, Metadata, RunCommand
 from tests.builder.planning import AMD64, base_image, plan_of, steps_of
 
@@ -70,8 +72,9 @@ def test_copy_expands_paths_and_flags():
         -1
     ].steps[-1]
     assert isinstance(step, CopyFiles)
-    assert (step.sources, step.destination, step.workdir) == (("/dst/a", "b c"), "/dst/", "/w")
-    assert (step.chown, step.chmod, step.from_stage, step.unpack) == ("app:1", 0o750, None, False)
+    assert (step.selection.patterns, step.destination, step.workdir) == (("/dst/a", "b c"), "/dst/", "/w")
+    assert (step.chown, step.chmod, step.unpack) == ("app:1", ModeChange.parse("0750"), False)
+    assert step.origin == ContextSource()
     assert step.created_by == "COPY --chown=app:1 --chmod=0750 /dst/a b c /dst/ # buildkit"
 
 
@@ -101,8 +104,7 @@ def test_entrypoint_drops_an_inherited_cmd():
     ("text", "message"),
     [
         ("EXPOSE 99999", "invalid port"),
-        ("COPY --chmod=u+x a b", "expected an octal mode"),
-        ("COPY --chmod=0o755 a b", "expected an octal mode"),
+        ("COPY --chmod=0o755 a b", "is not a mode: expected an octal one"),
         ("ARG U=https://host.example/x\nADD $U /", "not supported yet"),
         ("STOPSIGNAL NOPE", "unknown signal"),
         ("WORKDIR $NOTHING", "empty after expansion"),
@@ -141,7 +143,7 @@ def test_triggers_of_a_stage_run_in_the_stage_on_it_alone():
 def test_a_trigger_may_copy_from_a_stage():
     plan = plan_of("FROM b AS tools\nFROM a\n", image_triggers={1: ["COPY --from=tools /x /y"]})
     assert [stage.name for stage in plan.stages] == ["tools", "stage-1"]
-    assert plan.stage(1).copy_from == {0: 0}
+    assert plan.stage(1).takes_from == {(0, 0): StageSource(0)}
 
 
 def test_from_platform_is_expanded():

@@ -151,9 +151,9 @@ def test_history():
         (history.label_text([("a", "b")]), "LABEL a=b"),
         (history.run_text(["/bin/sh", "-c", "apt-get  update"], {}), "RUN /bin/sh -c apt-get  update # buildkit"),
         (history.run_text(["a"], {"X": "1", "Y": ""}), "RUN |2 X=1 Y= a # buildkit"),
-        (history.copy_text("COPY", ["a", "b"], "c/"), "COPY a b c/ # buildkit"),
+        (history.copy_text("COPY", ["a", "b"], "c/", {}), "COPY a b c/ # buildkit"),
         (
-            history.copy_text("ADD", ["a"], "b", chown="1:2", chmod="755"),
+            history.copy_text("ADD", ["a"], "b", {"link": False, "chown": "1:2", "chmod": "755"}),
             "ADD --chown=1:2 --chmod=755 a b # buildkit",
         ),
         (history.workdir_text("/app"), "WORKDIR /app"),

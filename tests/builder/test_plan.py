@@ -4,6 +4,7 @@ import pytest
 
 from builder.errors import BuildError, DockerfileError, PlanError
 from builder.plan import ImageBase, Plan, ScratchBase, StageBase
+from builder.sources import StageSource
 from tests.builder.planning import plan_of
 
 
@@ -26,7 +27,7 @@ def test_unused_stages_are_dropped_and_needed_ones_come_first():
     assert names(plan) == ["base", "tools", "build", "stage-4"]
     assert plan.stage(plan.target).base == ScratchBase()
     assert plan.stage(3).base == StageBase(2)
-    assert plan.stage(3).copy_from == {0: 1}
+    assert plan.stage(3).takes_from == {(0, 0): StageSource(1)}
 
 
 @pytest.mark.parametrize("target", ["build", "BUILD", "1"])
@@ -61,7 +62,7 @@ def test_a_stage_hides_an_image_of_the_same_name_only_after_it():
 def test_an_image_that_is_copied_from_twice_is_one_stage():
     plan = plan_of("FROM scratch\nCOPY --from=busybox /a /\nCOPY --from=busybox /b /\nCOPY --from=alpine /c /\n")
     assert names(plan) == ["busybox", "alpine", "stage-0"]
-    assert plan.stage(0).copy_from == {0: 1, 1: 1, 2: 2}
+    assert {at[0]: origin.index for at, origin in plan.stage(0).takes_from.items()} == {0: 1, 1: 1, 2: 2}
 
 
 @pytest.mark.parametrize(

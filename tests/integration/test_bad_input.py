@@ -28,13 +28,13 @@ def base(registry: Registry, busybox_layout: Path) -> str:
 @pytest.mark.parametrize(
     ("dockerfile", "said"),
     [
-        ("FROM scratch\nCOPY --link a /a\n", ["--link", "Dockerfile:2", "^^^^^^"]),
+        ("FROM scratch\nCOPY --lnk a /a\n", ["--lnk", "--link", "Dockerfile:2", "^^^^^"]),
         ("FROM scratch\nCPOY a /a\n", ["CPOY", "COPY", "Dockerfile:2", "^^^^"]),
         ("FROM scratch\nCOPY missing /a\n", ["missing", "Dockerfile:2"]),
         ("FROM scratch\nCOPY ../../outside /a\n", ["outside", "Dockerfile:2"]),
         ("FROM scratch\nCOPY link-out /a\n", ["link-out", "Dockerfile:2"]),
         ("FROM scratch\nCOPY a a /file\n", ["/file", "Dockerfile:2"]),
-        ("FROM scratch\nRUN <<EOF\ntrue\nEOF\n", ["Dockerfile:2", "^^"]),
+        ("FROM scratch\nRUN <<EOF\ntrue\n", ["'EOF'", "Dockerfile:2", "^^^^^"]),
         ("RUN before\n", ["Dockerfile:1"]),
         ("", ["Dockerfile"]),
     ],
