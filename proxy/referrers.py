@@ -52,10 +52,10 @@ class Referrers:
     async def page(self, route: Route, asked: ListReferrers, caller: Caller) -> ReferrersPage:
         """The page that is asked for. Raises RegistryError as the upstream does, StoreUnavailable."""
         if isinstance(route, Hosted):
-            found, outcome = await self._hosted_referrers(route, asked.subject), HIT
+            found, outcome = of_type(await self._hosted_referrers(route, asked.subject), asked.artifact_type), HIT
         else:
             found, outcome = await self._upstream_referrers(route, asked, caller)
-        wanted = {referring.digest: referring for referring in of_type(found, asked.artifact_type)}
+        wanted = {referring.digest: referring for referring in found}
         rest = [wanted[digest] for digest in sorted(wanted) if asked.last is None or digest > asked.last]
         page: list[Descriptor] = []
         size_bytes = 0
@@ -88,7 +88,7 @@ class Referrers:
         except NotFound:
             return (), MISS
         try:
-            return _manifests_of(fallback), fallback.outcome
+            return of_type(_manifests_of(fallback), asked.artifact_type), fallback.outcome
         except InvalidManifest as error:
             url = f"{route.upstream.url}/v2/{route.repository}/manifests/{fallback_tag(asked.subject)}"
             raise InvalidReply("GET", url, 200, reason=str(error)) from error

@@ -74,6 +74,13 @@ def _refused(error: Refused, scope: str) -> ErrorReply:
 
 
 _CODES = {400: "UNSUPPORTED", 403: "DENIED", 404: "NAME_UNKNOWN", 405: "UNSUPPORTED", 413: "SIZE_INVALID"}
+_ABSENT = {"/blobs/uploads/": "BLOB_UPLOAD_UNKNOWN", "/blobs/": "BLOB_UNKNOWN", "/manifests/": "MANIFEST_UNKNOWN"}
+
+
+def _implied_code(error: RegistryError) -> str:
+    """What the status means for what the upstream was asked, where it does not say itself."""
+    absent = next((code for part, code in _ABSENT.items() if part in error.url), None)
+    return absent if absent and error.status == 404 else _CODES.get(error.status or 0, "UNKNOWN")
 
 
 def _upstream(error: RegistryError, upstream: str, scope: str, absent: Unknown | None) -> ErrorReply:
@@ -81,7 +88,7 @@ def _upstream(error: RegistryError, upstream: str, scope: str, absent: Unknown |
     if absent is not None and isinstance(error, NotFound):
         return ErrorReply(404, absent.code, str(absent))
     details = error.details if absent is None else ()
-    code = details[0].code if details else _CODES.get(error.status or 0, "UNKNOWN")
+    code = details[0].code if details else _implied_code(error)
     said = "; ".join(map(str, details)) or error.reason
     message = f"{upstream}: {said}" if said else f"{upstream} answered {error.status}"
     wait = {"Retry-After": str(math.ceil(error.retry_after_s))} if error.retry_after_s is not None else {}

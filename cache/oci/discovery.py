@@ -19,7 +19,7 @@ from cache.oci.transport import read_limited
 
 PAGE_BYTES = 8 * 1024 * 1024
 MAX_TAG_PAGES = 10_000
-REFERRERS_BYTES = 64 * 1024 * 1024
+REFERRERS_BYTES = 16 * 1024 * 1024
 MAX_REFERRER_PAGES = 1000
 FILTERS_HEADER = "OCI-Filters-Applied"
 
@@ -37,6 +37,14 @@ class TagsPage:
     """Some tags in the registry's order, and the URL of the next page, None on the last one."""
 
     tags: tuple[str, ...]
+    next_url: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    url: str
+    body: bytes
+    filters: tuple[str, ...]
     next_url: str | None
 
 
@@ -65,19 +73,12 @@ class Discovery(RegistrySession):
 
     async def tags_page(self, repository: str, path: str) -> TagsPage:
         """One page of a repository's tags: at ``tags_path`` with a query, or at a page's ``next_url``."""
-        url = path if "://" in path else self.base_url + path
-
-        async def ask() -> TagsPage:
-            async with self.request("GET", path, scopes=(repository_scope(repository, "pull"),)) as response:
-                await self.expect(response, "GET", url, 200)
-                body = await read_limited(response, PAGE_BYTES, f"tag list of {self.name}/{repository}")
-                try:
-                    page = msgspec.json.decode(body, type=_Tags)
-                except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                    raise InvalidReply("GET", url, 200, reason="not a tag list") from error
-                return TagsPage(page.tags or (), next_page(response.url, response.headers.get("Link", "")))
-
-        return await self.retrying(ask)
+        page = await self._page(repository, path)
+        try:
+            tags = msgspec.json.decode(page.body, type=_Tags).tags
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise InvalidReply("GET", page.url, 200, reason="not a tag list") from error
+        return TagsPage(tags or (), page.next_url)
 
     async def referrers(
         self, repository: str, subject: Digest, artifact_type: str = ""
@@ -108,19 +109,23 @@ class Discovery(RegistrySession):
         raise InvalidReply("GET", self.base_url + path, 200, reason="the list of referrers does not end")
 
     async def _referrers_page(self, repository: str, path: str) -> _ReferrersPage:
+        page = await self._page(repository, path)
+        try:
+            index = codec.decode(page.body, _Index, "list of referrers")
+        except InvalidManifest as error:
+            raise InvalidReply("GET", page.url, 200, reason=str(error)) from error
+        return _ReferrersPage(index.manifests, len(page.body), "artifactType" in page.filters, page.next_url)
+
+    async def _page(self, repository: str, path: str) -> _Page:
+        """One page of a list; ``path`` begins with ``/``, or is a page's ``next_url``."""
         url = path if "://" in path else self.base_url + path
 
-        async def ask() -> _ReferrersPage:
+        async def ask() -> _Page:
             async with self.request("GET", path, scopes=(repository_scope(repository, "pull"),)) as response:
                 await self.expect(response, "GET", url, 200)
-                body = await read_limited(response, PAGE_BYTES, f"referrers in {self.name}/{repository}")
-                try:
-                    index = codec.decode(body, _Index, "list of referrers")
-                except InvalidManifest as error:
-                    raise InvalidReply("GET", url, 200, reason=str(error)) from error
-                filtered = "artifactType" in listed(response.headers.getall(FILTERS_HEADER, []))
-                following = next_page(response.url, response.headers.get("Link", ""))
-                return _ReferrersPage(index.manifests, len(body), filtered, following)
+                body = await read_limited(response, PAGE_BYTES, f"list of {self.name}/{repository}")
+                filters = listed(response.headers.getall(FILTERS_HEADER, []))
+                return _Page(url, body, filters, next_page(response.url, response.headers.get("Link", "")))
 
         return await self.retrying(ask)
 

@@ -88,22 +88,37 @@ async def test_an_upstream_without_the_api_has_the_fallback_tag(tmp_path: Path, 
     assert headers["OCI-Filters-Applied"] == "artifactType"
 
 
-@pytest.mark.parametrize("where", ["first page", "second page", "fallback"])
+FAILURES = [({"status": 500}, 502), ({"status": 403}, 403), ({"status": 400}, 400), ({"text": "<html>"}, 502)]
+
+
 @pytest.mark.parametrize(
-    ("reply", "status"),
-    [({"status": 500}, 502), ({"status": 403}, 403), ({"status": 400}, 400), ({"text": "<html>", "status": 200}, 502)],
+    ("where", "reply", "status"),
+    [(where, *failure) for where in ("first page", "second page", "fallback") for failure in FAILURES]
+    + [("second page", {"status": 404}, 404), ("second page", {"status": 405}, 405)],
 )
 async def test_failure_is_no_empty_list(tmp_path: Path, where: str, reply: dict[str, Any], status: int):
     async def handle(request: web.Request) -> web.Response:
-        if where == "fallback":
-            return web.Response(status=404) if "/referrers/" in request.path else web.Response(**reply)
-        if where == "second page" and "from" not in request.query:
+        at = "fallback" if "/manifests/" in request.path else "second page" if request.query else "first page"
+        if at == where:
+            return web.Response(**reply)
+        if at == "first page" and where == "second page":
             return index_reply(*LISTED, Link=f'<{PATH}?from=6>; rel="next"')
-        return web.Response(**reply)
+        return web.Response(status=404)
 
     got, _, body, _ = await ask(tmp_path, handle)
     assert got == status
     assert UPSTREAM in body["errors"][0]["message"]
+
+
+async def test_an_upstream_that_filters_is_believed(tmp_path: Path):
+    """It may know the type of what its list gives none for."""
+    untyped = Descriptor(media_type=media_types.OCI_MANIFEST, digest=Digest.of(b"untyped"), size=1)
+
+    async def handle(request: web.Request) -> web.Response:
+        return index_reply(untyped, OCI_Filters_Applied="artifactType")
+
+    _, _, body, _ = await ask(tmp_path, handle, "?artifactType=t/one")
+    assert body["manifests"] == as_json(untyped)
 
 
 async def test_an_endless_list_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

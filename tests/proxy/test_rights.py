@@ -299,3 +299,19 @@ async def test_refusals_are_logged_once_and_without_secrets(tmp_path: Path):
             ("owner", "", "", 401),
         ]
         assert "secret-word" not in repr(logs)
+
+
+async def test_the_catalogue_holds_what_they_may_read(tmp_path: Path):
+    async with guarded_proxy(tmp_path) as proxy:
+        async with client_of(proxy.url, Credential("owner", PASSWORD)) as client:
+            for repository in ("cache/app", "cache/open", "cache/open/more"):
+                await push(client, repository, "1", make_image(layer_bytes=1000))
+        catalog = Door(R, 200, "GET", "_catalog")
+        for who, expected in (
+            ("reader", ["cache/app", "cache/open", "cache/open/more"]),
+            (NOBODY_KNOWN, ["cache/open", "cache/open/more"]),
+            ("pusher", []),
+        ):
+            assert json.loads((await ask(proxy, catalog, user(who))).body) == {"repositories": expected}
+        page = await ask(proxy, catalog._replace(path="_catalog?n=1"), user(NOBODY_KNOWN))
+        assert page.headers["Link"] == '</v2/_catalog?n=1&last=cache%2Fopen>; rel="next"'

@@ -19,6 +19,7 @@ def shared_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Regist
 
 
 @pytest.fixture(params=TARGETS)
-async def target(request: pytest.FixtureRequest, tmp_path: Path, shared_registry: Registry) -> AsyncIterator[Target]:
-    async with running_target(request.param, tmp_path, shared_registry) as running:
+async def target(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Target]:
+    registry = request.getfixturevalue("shared_registry") if request.param == "docker-registry" else None
+    async with running_target(request.param, tmp_path, registry) as running:
         yield running

@@ -10,7 +10,7 @@ import itertools
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +61,10 @@ class Target:
     """A repository that nobody used before, as a client reaches it."""
 
     name: str
+    url: str
     session: aiohttp.ClientSession
     prefix: str
-    repository: str = field(default="")
+    repository: str
 
     def lacks(self, ability: str) -> bool:
         """Whether what stands behind the proxy cannot do it."""
@@ -168,11 +169,11 @@ def next_link(reply: Reply) -> str | None:
 
 
 @asynccontextmanager
-async def running_target(name: str, tmp: Path, registry: Registry) -> AsyncIterator[Target]:
-    """The proxy in front of what ``name`` says."""
+async def running_target(name: str, tmp: Path, registry: Registry | None) -> AsyncIterator[Target]:
+    """The proxy in front of what ``name`` says, with ``registry`` behind it where there is one."""
     async with AsyncExitStack() as stack:
         upstreams, prefix = {}, "cache/spec"
-        if name == "docker-registry":
+        if registry is not None:
             upstreams, prefix = {UPSTREAM: registry.url}, f"{UPSTREAM}/org/spec"
         elif name == "crossdock":
             behind = await stack.enter_async_context(running_proxy(tmp / "behind", {}, store=MemoryStore()))
@@ -180,4 +181,4 @@ async def running_target(name: str, tmp: Path, registry: Registry) -> AsyncItera
         store = MemoryStore() if name == "hosted-in-memory" else None
         proxy = await stack.enter_async_context(running_proxy(tmp / "front", upstreams, store=store))
         session = await stack.enter_async_context(aiohttp.ClientSession(proxy.url))
-        yield Target(name, session, prefix, f"{prefix}-{next(_numbers)}")
+        yield Target(name, proxy.url, session, prefix, f"{prefix}-{next(_numbers)}")

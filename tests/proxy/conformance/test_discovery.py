@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import pytest
-
 from cache.oci import media_types
 from cache.oci.digest import Digest
 from cache.oci.referrers import fallback_tag
@@ -174,10 +172,10 @@ async def test_referrers_in_pages(target: Target):
     assert found == by_digest(expected)
 
 
-@pytest.mark.parametrize("digest", ["sha256:short", "sha256", "md5:0123456789abcdef0123456789abcdef", "latest"])
-async def test_referrers_of_what_is_no_digest(target: Target, digest: str):
-    reply = await target.ask("GET", f"referrers/{digest}")
-    assert (reply.status, reply.code) == (400, "DIGEST_INVALID")
+async def test_referrers_of_what_is_no_digest(target: Target):
+    for digest in ("sha256:short", "sha256", "md5:0123456789abcdef0123456789abcdef", "latest"):
+        reply = await target.ask("GET", f"referrers/{digest}")
+        assert (reply.status, reply.code) == (400, "DIGEST_INVALID"), digest
 
 
 async def test_the_catalogue_holds_hosted_repositories_only(target: Target):
