@@ -24,6 +24,10 @@ WHO = web.RequestKey("who", str)
 """Who asks, once that is known."""
 ASKED: web.RequestKey[Request] = web.RequestKey("asked")
 """What is asked for, once that is understood; absent outside ``/v2/``."""
+ERROR = web.RequestKey("error", Exception)
+"""Why the reply is not success."""
+SENT_BYTES = web.RequestKey("sent_bytes", int)
+"""How much of a body has been sent, where the reply was sent by ourselves."""
 API_HEADERS = {"Docker-Distribution-API-Version": "registry/2.0", FEATURES_HEADER: LOOKUP_FEATURE}
 
 

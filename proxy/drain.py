@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 BALANCER_S = 5.0
-"""How long new connections still come after a balancer could know that none should."""
+"""How long connections still come after a balancer could know that none should; at most a quarter of all the time."""
 PROBED_S = 60.0
 TICK_S = 0.05
 
@@ -30,11 +30,10 @@ class Drain:
         """Notes that somebody asked whether the proxy is ready: there is a load balancer."""
         self._probed_at = self._clock()
 
-    @property
-    def balancer_s(self) -> float:
+    def balancer_s(self, limit_s: float) -> float:
         """How long to go on taking connections: only where a balancer looks at our readiness does that help anybody."""
         probed = self._probed_at is not None and self._clock() - self._probed_at < PROBED_S
-        return BALANCER_S if probed else 0.0
+        return min(BALANCER_S, limit_s / 4) if probed else 0.0
 
     async def idle(self, uploads: Callable[[], int], limit_s: float) -> bool:
         """Returns True when no request runs and no upload is under way, False when that lasts longer than the limit."""

@@ -11,9 +11,30 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from proxy.config import LogStyle
+from proxy.secret_text import MASK, mask_secrets, names_secret
 
 REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
 """The request that is being answered; what it starts in the background keeps it."""
+_PLAIN = frozenset(
+    [
+        "event",
+        "level",
+        "timestamp",
+        "request_id",
+        "audit",
+        "kind",
+        "method",
+        "repository",
+        "reference",
+        "outcome",
+        "upstream",
+        "digest",
+        "decision",
+        "source",
+        "right",
+    ]
+)
+"""Fields whose grammar leaves no room for a secret; most lines have no others."""
 _LEVELS = logging.getLevelNamesMapping()
 
 _processors: list[Processor] = []
@@ -36,6 +57,7 @@ def configure_logging(stream: TextIO, style: LogStyle) -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
+        mask_fields,
         structlog.dev.ConsoleRenderer(colors=stream.isatty()) if as_text else render_json,
     ]
     structlog.configure(
@@ -50,6 +72,22 @@ def add_request_id(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     if request_id := REQUEST_ID.get():
         event["request_id"] = request_id
     return event
+
+
+def mask_fields(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Takes what looks like a secret out of every field that is free text."""
+    for key, value in event.items():
+        if key in _PLAIN or isinstance(value, int | float):
+            continue
+        if isinstance(value, list | tuple):
+            event[key] = [_masked(key, item) for item in value]
+        else:
+            event[key] = _masked(key, value)
+    return event
+
+
+def _masked(key: str, value: object) -> str:
+    return MASK if names_secret(key) else mask_secrets(str(value))
 
 
 def render_json(_: WrappedLogger, __: str, event: EventDict) -> str:

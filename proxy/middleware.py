@@ -6,7 +6,7 @@ import itertools
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import structlog
 from aiohttp import web
@@ -15,9 +15,10 @@ from aiohttp.typedefs import Handler, Middleware
 from cache.errors import CacheError
 from cache.oci.errors import OCIError
 from proxy.admission import absent
-from proxy.call import API_HEADERS, ASKED, SCOPE, UPSTREAM, WANTED, WHO
+from proxy.audit import Done, audit_line, push_outcome
+from proxy.call import API_HEADERS, ASKED, ERROR, SCOPE, SENT_BYTES, UPSTREAM, WANTED, WHO
 from proxy.drain import Drain
-from proxy.errors import CredentialsNeeded, Hidden, InvalidRequest, Misdirected, Refused, Unknown
+from proxy.errors import InvalidRequest, Misdirected, Refused, Unknown
 from proxy.hosts import KnownHosts
 from proxy.identity import make_challenge
 from proxy.log import REQUEST_ID
@@ -29,6 +30,8 @@ from proxy.rights import Right
 REQUEST_ID_HEADER = "X-Request-Id"
 QUIET_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
 """Asked every few seconds by machines: worth a line only when they fail."""
+PATH_CHARACTERS = 200
+_NO_HEADERS: Mapping[str, str] = {}
 _SANE_ID = re.compile(r"[A-Za-z0-9._:+/=@-]{1,128}")
 
 log = structlog.get_logger()
@@ -73,20 +76,61 @@ class RequestWatch:
         return self._prefix + str(next(self._numbers))
 
     def _note(self, request: web.Request, response: web.StreamResponse | None, seconds: float) -> None:
-        status = response.status if response is not None else 500
-        outcome = _outcome(status, response.headers.get("X-Cache", "") if response is not None else "")
-        asked = request.get(ASKED)
-        kind = type(asked).__name__ if asked is not None else "Other"
-        self._metrics.request(Answered(kind, outcome, seconds))
-        if status >= 500 or request.path not in QUIET_PATHS:
-            log.info(
-                "request_served",
-                method=request.method,
-                path=request.path,
-                status=status,
-                outcome=outcome,
-                duration_s=round(seconds, 4),
-            )
+        done = _done(request, response)
+        headers = response.headers if response is not None else _NO_HEADERS
+        sent_bytes = request.get(SENT_BYTES)
+        if sent_bytes is None:
+            sent_bytes = _body_bytes(response)
+        outcome = _outcome(done.status, headers.get("X-Cache", ""))
+        self._count(done, Answered(done.kind, outcome, seconds, sent_bytes))
+        if done.asked is None and done.status < 500 and request.path in QUIET_PATHS:
+            return
+        log.info(
+            "request_served",
+            who=done.who,
+            method=done.method,
+            kind=done.kind,
+            repository=done.where or request.path[:PATH_CHARACTERS],
+            reference=done.reference,
+            status=done.status,
+            outcome=outcome,
+            bytes=sent_bytes,
+            duration_s=round(seconds, 4),
+            upstream=done.upstream,
+        )
+        line = audit_line(done, headers.get("Docker-Content-Digest", ""), headers.get("OCI-Tag", ""))
+        if line is not None:
+            log.warning(line[0], **line[1]) if done.status >= 400 else log.info(line[0], **line[1])
+
+    def _count(self, done: Done, answered: Answered) -> None:
+        self._metrics.request(answered)
+        if done.refused_by is not None:
+            self._metrics.refused(done.refused_by)
+        if (pushed := push_outcome(done)) is not None:
+            self._metrics.pushed(*pushed)
+        if isinstance(done.error, CacheError):
+            self._metrics.store_failed()
+        if answered.outcome == "stale":
+            self._metrics.stale_served(done.upstream, "failed")
+
+
+def _done(request: web.Request, response: web.StreamResponse | None) -> Done:
+    wanted = request.get(WANTED)
+    return Done(
+        asked=request.get(ASKED),
+        method=request.method,
+        who=request.get(WHO, ""),
+        where=wanted.place if wanted is not None else "",
+        right=wanted.right.value if wanted is not None else "",
+        upstream=request.get(UPSTREAM, ""),
+        status=response.status if response is not None else 500,
+        error=request.get(ERROR),
+    )
+
+
+def _body_bytes(response: web.StreamResponse | None) -> int:
+    """How long the body of a reply is that is whole in memory, and not sent yet."""
+    return len(response.body) if isinstance(response, web.Response) and isinstance(response.body, bytes) else 0
 
 
 def _outcome(status: int, cached: str) -> str:
@@ -104,9 +148,10 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
     except (Refused, OCIError, CacheError) as error:
         if isinstance(error, CacheError):
             log.warning("store_failed", error=str(error))
-        reply = error_reply(error, request.get(UPSTREAM, ""), request.get(SCOPE, ""), _absent(request))
-        _note_refusal(request, error, reply.status)
-        return _response(request, reply)
+        request[ERROR] = error
+        return _response(
+            request, error_reply(error, request.get(UPSTREAM, ""), request.get(SCOPE, ""), _absent(request))
+        )
 
 
 def _absent(request: web.Request) -> Unknown | None:
@@ -128,23 +173,6 @@ def refuse_unknown_hosts(known: Callable[[], KnownHosts]) -> Middleware:
         return await handler(request)
 
     return check
-
-
-def _note_refusal(request: web.Request, error: Exception, status: int) -> None:
-    """Logs that somebody was refused, by a rule, for a wrong password or by the upstream.
-
-    Asking for credentials where none came yet is no refusal.
-    """
-    wanted = request.get(WANTED)
-    wrong = error.who if isinstance(error, CredentialsNeeded) else ""
-    if wrong or (wanted is not None and (status in (401, 403) or isinstance(error, Hidden))):
-        log.warning(
-            "access_refused",
-            who=wrong or request.get(WHO, ""),
-            repository=wanted.place if wanted is not None else "",
-            right=wanted.right.value if wanted is not None else "",
-            status=status,
-        )
 
 
 def _response(request: web.Request, reply: ErrorReply) -> web.Response:

@@ -15,6 +15,7 @@ from cache.oci.digest import Digest
 from cache.oci.errors import OCIError
 from cache.store import BlobStore, LocalPaths
 from proxy.blobs import FoundBlob, IncomingBlob, StoredBlob
+from proxy.call import SENT_BYTES
 from proxy.ranges import ByteRange, parse_range
 
 log = structlog.get_logger()
@@ -40,6 +41,7 @@ async def serve_blob(
         file = await _open_file(stack, store, found)
         try:
             await response.prepare(http)
+            http[SENT_BYTES] = 0
             await _send(http, response, store, found, part, file)
             await response.write_eof()
         except ConnectionError:
@@ -80,11 +82,16 @@ async def _send(
 ) -> None:
     if file is not None and http.transport is not None:
         if part.length_bytes:
-            await asyncio.get_running_loop().sendfile(http.transport, file, part.start, part.length_bytes)
+            try:
+                await asyncio.get_running_loop().sendfile(http.transport, file, part.start, part.length_bytes)
+            finally:
+                http[SENT_BYTES] = max(0, file.tell() - part.start)  # it is left where the sending stopped
     elif isinstance(found, IncomingBlob):
         async for chunk in found.spool.read(part.start, part.stop):
             await response.write(chunk)
+            http[SENT_BYTES] += len(chunk)
     else:
         async with store.open(found.digest, part.start, part.stop) as chunks:
             async for chunk in chunks:
                 await response.write(chunk)
+                http[SENT_BYTES] += len(chunk)

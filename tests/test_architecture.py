@@ -33,10 +33,11 @@ LEVELS = {
     1: """
         cache.dockerfile_images cache.entry cache.keys cache.paths cache.ranges cache.record_format cache.s3_answers
         cache.s3_capabilities cache.s3_part_sizes cache.s3_patience cache.singleflight cache.together cache.verify
-        cache.oci.challenge cache.oci.networks cache.oci.reach cache.oci.redirect cache.oci.referrers
-        cache.oci.replies cache.oci.retry cache.oci.sending proxy.admission proxy.config proxy.freshness proxy.hosts
-        proxy.negotiation proxy.options proxy.ranges proxy.reload proxy.replies proxy.request proxy.routing
-        proxy.settings proxy.summary
+        cache.oci.challenge cache.oci.networks cache.oci.reach cache.oci.redirect cache.oci.referrers cache.oci.replies
+        cache.oci.retry cache.oci.sending
+        proxy.admission proxy.audit proxy.config proxy.freshness proxy.hosts proxy.negotiation proxy.options
+        proxy.ranges proxy.reload proxy.replies proxy.request proxy.routing proxy.secret_text proxy.settings
+        proxy.summary
         builder.chmod builder.copy_rules builder.dockerfile.config_syntax builder.dockerfile.directives
         builder.dockerfile.durations builder.dockerfile.expansion builder.dockerfile.glob builder.dockerfile.heredocs
         builder.dockerfile.lines builder.dockerfile.mounts builder.dockerfile.parser builder.dockerfile.statement

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from proxy.metrics import Metrics
-from tests.proxy.running import UPSTREAM, Proxy, get, make_image, running_proxy, scripted_upstream
+from tests.proxy.running import UPSTREAM, Proxy, client_of, get, make_image, push, running_proxy, scripted_upstream
 
 
 async def scraped(proxy: Proxy) -> dict[str, float]:
@@ -68,3 +69,44 @@ def test_a_name_that_is_no_upstream_never_becomes_a_label():
     metrics.token_fetched("evil.test")
     metrics.stale_served("evil.test", "failed")
     assert metrics.expose() == before
+
+
+async def test_requests_by_kind_and_outcome(tmp_path: Path):
+    image = make_image()
+    layer = str(image.layer)
+    async with scripted_upstream() as upstream, running_proxy(tmp_path, {UPSTREAM: upstream.url}) as proxy:
+        upstream.manifests["1"], upstream.blobs = image.manifest.raw, {layer: image.blobs[image.layer]}
+        for path in ("", "org/app/manifests/1", f"org/app/blobs/{layer}", "org/app/manifests/1", "org/app/manifests/2"):
+            await get(f"{proxy.url}/v2/{path}")
+        async with client_of(proxy.url) as client:
+            await push(client, "cache/app", "1", image)
+        await get(f"{proxy.url}/healthz")
+        found = await scraped(proxy)
+    served = len(image.manifest.raw)
+    wanted = {
+        'proxy_requests_total{kind="ping",outcome="refused"}': 1,
+        'proxy_requests_total{kind="manifest",outcome="miss"}': 1,
+        'proxy_requests_total{kind="manifest",outcome="hit"}': 1,
+        'proxy_requests_total{kind="manifest",outcome="refused"}': 1,
+        'proxy_requests_total{kind="blob",outcome="miss"}': 1,
+        'proxy_requests_total{kind="other",outcome="done"}': 1,
+        'proxy_request_duration_seconds_count{kind="manifest"}': 3,
+        'proxy_served_bytes_total{source="cache"}': served,
+        'proxy_served_bytes_total{source="upstream"}': served + len(image.blobs[image.layer]),
+        'proxy_refused_total{reason="challenge"}': 1,
+        'proxy_pushes_total{kind="blob_push",outcome="accepted"}': 2,
+        'proxy_pushes_total{kind="manifest_push",outcome="accepted"}': 1,
+    }
+    assert {name: found.get(name) for name in wanted} == wanted
+
+
+async def test_what_goes_on_now(tmp_path: Path):
+    image = make_image(layer_bytes=400_000)
+    async with scripted_upstream() as upstream, running_proxy(tmp_path, {UPSTREAM: upstream.url}) as proxy:
+        upstream.blobs, upstream.pause_at = {str(image.layer): image.blobs[image.layer]}, 100_000
+        async with aiohttp.ClientSession() as session:
+            await session.post(f"{proxy.url}/v2/cache/app/blobs/uploads/")
+            async with session.get(f"{proxy.url}/v2/org/app/blobs/{image.layer}") as following:
+                await following.content.readexactly(1)
+                found = await scraped(proxy)
+    assert (found["proxy_inflight_fetches"], found["proxy_uploads_open"]) == (1, 1)

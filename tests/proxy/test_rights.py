@@ -294,7 +294,6 @@ async def test_refusals_are_logged_once_and_without_secrets(tmp_path: Path):
         assert refused == [
             ("stranger", "cache/app", "read", 404),
             ("reader", "cache/app", "write", 403),
-            ("anonymous", "cache/app", "read", 401),
             ("owner", "cache/app", "read", 401),
             ("owner", "", "", 401),
         ]
