@@ -20,6 +20,7 @@ from cache.oci.errors import InvalidReference, OCIError
 from cache.oci.reference import DOCKER_HUB, Reference
 from cache.oci.registries import ProxyRegistries, Registries, base_url
 from cache.oci.transport import Transport
+from cache.priority import PRIORITY_HEADER, WARM_PRIORITY
 from cache.store import Store
 from cache.stores import open_store
 from cache.warm import ProxyTarget, StoreTarget, Target, Warmed, warm
@@ -109,7 +110,8 @@ async def _open_target(values: Values, environ: Mapping[str, str]) -> AsyncItera
     credentials = DockerConfig.load(environ, Path(environ.get("HOME") or Path.home()))
     insecure = _hosts(values, "insecure", "insecure_registry")
     skip_tls_verify = _hosts(values, "skip_tls_verify", "skip_tls_verify_registry")
-    async with Transport(skip_tls_verify=skip_tls_verify) as transport:
+    headers = {PRIORITY_HEADER: WARM_PRIORITY} if proxy else {}
+    async with Transport(skip_tls_verify=skip_tls_verify, headers=headers) as transport:
         if proxy:
             yield ProxyTarget(ProxyRegistries(transport, credentials, _proxy_url(str(proxy), insecure)))
             return

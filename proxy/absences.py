@@ -40,7 +40,7 @@ class Absences:
             raise error.with_traceback(None)
 
     def epoch(self, route: Proxied) -> int:
-        """Changes whenever something is pushed to the repository; take it before the upstream is asked."""
+        """Changes whenever the repository is changed through us; take it before the upstream is asked."""
         return self._changes.get((route.namespace, route.repository), 0)
 
     def note(self, route: Proxied, reference: str | Digest, caller: Caller, error: NotFound, epoch: int) -> None:
@@ -53,7 +53,7 @@ class Absences:
         askers[caller.fingerprint] = (self._clock() + route.upstream.freshness.negative_ttl_s, error)
 
     def end(self, route: Proxied, reference: str | Digest) -> None:
-        """Notes that the repository has it now, or has something else under this name."""
+        """Notes that the repository has it now, or something else under this name, or nothing any more."""
         self._changes[(route.namespace, route.repository)] = self.epoch(route) + 1
         self._absent.pop(_key(route, reference), None)
 

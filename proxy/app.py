@@ -15,7 +15,7 @@ from cache.entry import LOOKUP_PATH
 from cache.oci.transport import Transport
 from cache.store import Store
 from proxy.certificate import Certificate
-from proxy.config import ProxyConfig
+from proxy.config import Patience, ProxyConfig
 from proxy.handlers import Endpoints
 from proxy.hosts import KnownHosts
 from proxy.identity import TOKEN_PATH
@@ -80,6 +80,12 @@ class RunningProxy:
         await drain.idle(self.services.uploads.__len__, limit_s - balancer_s)
 
 
+def _transport(patience: Patience) -> Transport:
+    return Transport(
+        connect_timeout_s=patience.connect_s, reply_timeout_s=patience.reply_s, read_timeout_s=patience.silence_s
+    )
+
+
 @asynccontextmanager
 async def serve(
     config: ProxyConfig, store: Store, environ: Mapping[str, str] | None = None
@@ -88,7 +94,7 @@ async def serve(
 
     Raises OSError when the address cannot be had, ConfigError when files that the configuration names cannot be used.
     """
-    async with Transport() as transport, _certificate(config) as certificate:
+    async with _transport(config.patience) as transport, _certificate(config) as certificate:
         services = make_services(config, store, transport, environ or {})
         # Long tokens come in headers; handlers are not cancelled when a client leaves, the work may be others' too.
         runner = web.AppRunner(

@@ -10,8 +10,7 @@ have, and then naming a digest would be enough to read somebody else's layer fro
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 from cachetools import TTLCache
@@ -20,19 +19,16 @@ from cache.catalog import Catalog
 from cache.oci.client import RegistryClient
 from cache.oci.descriptor import Descriptor
 from cache.oci.digest import Digest
-from cache.oci.errors import Denied, ErrorDetail, NotFound, RegistryError
+from cache.oci.errors import ErrorDetail, NotFound, RegistryError
 from cache.singleflight import SingleFlight
 from cache.store import BlobStore
-from proxy.absences import Absences
-from proxy.access import Access
+from proxy.asking import Asking
 from proxy.caller import Caller
 from proxy.errors import not_held
 from proxy.fills import Fills
-from proxy.freshness import Failure, explain, judge_failure
-from proxy.outcome import HIT, MISS, Cached, Outcome
+from proxy.outcome import HIT, MISS, Outcome
 from proxy.routing import Proxied
 from proxy.spool import Spool
-from proxy.upstreams import Upstreams
 
 BLOB_TYPE = "application/octet-stream"
 SEEN_TTL_S = 60.0
@@ -68,20 +64,10 @@ FoundBlob = StoredBlob | IncomingBlob
 class Blobs:
     """The blobs of all upstreams."""
 
-    def __init__(
-        self,
-        store: BlobStore,
-        catalog: Catalog,
-        upstreams: Upstreams,
-        access: Access,
-        absences: Absences,
-        fills: Fills,
-    ) -> None:
+    def __init__(self, store: BlobStore, catalog: Catalog, ask: Asking, fills: Fills) -> None:
         self._store = store
         self._catalog = catalog
-        self._upstreams = upstreams
-        self._access = access
-        self._absences = absences
+        self._ask = ask
         self._fills = fills
         self._heads: SingleFlight[tuple[object, ...], int] = SingleFlight()
         self._seen: TTLCache[tuple[str, str, Digest], int] = TTLCache(MAX_SEEN, SEEN_TTL_S)
@@ -108,7 +94,7 @@ class Blobs:
         if size_bytes is None:
             return None
         member = await self._catalog.member(route.namespace, route.repository, digest)
-        if member is not None and self._access.readable(route, caller):
+        if member is not None and self._ask.access.readable(route, caller):
             return StoredBlob(digest, size_bytes)
         outcome = await self._prove(route, digest, caller, member is not None)
         return StoredBlob(digest, size_bytes, outcome)
@@ -120,7 +106,7 @@ class Blobs:
         a blob that we hold and the upstream has lost must be uploaded again.
         """
         seen_bytes = self._seen.get((route.namespace, route.repository, digest))
-        if seen_bytes is not None and self._access.readable(route, caller):
+        if seen_bytes is not None and self._ask.access.readable(route, caller):
             return seen_bytes, HIT
         member = await self._catalog.member(route.namespace, route.repository, digest)
         try:
@@ -128,11 +114,11 @@ class Blobs:
         except RegistryError as error:
             if member is None or await self._store.stat(digest) is None:
                 raise
-            return member.size, self._stale(route, caller, error)
+            return member.size, self._ask.stale.outcome(route, caller, error)
 
     async def add(self, route: Proxied, digest: Digest, size_bytes: int) -> None:
         """Notes that the upstream has just taken this blob into the repository."""
-        self._absences.end(route, digest)
+        self._ask.absences.end(route, digest)
         await self._show(route, digest, size_bytes)
 
     async def _show(self, route: Proxied, digest: Digest, size_bytes: int) -> None:
@@ -149,6 +135,7 @@ class Blobs:
 
     async def remove(self, route: Proxied, digest: Digest) -> None:
         """Notes that the repository has this blob no longer."""
+        self._ask.absences.end(route, digest)
         self._seen.pop((route.namespace, route.repository, digest), None)
         await self._catalog.remove_member(route.namespace, route.repository, digest)
 
@@ -159,49 +146,39 @@ class Blobs:
         except RegistryError as error:
             if not is_member:
                 raise
-            return self._stale(route, caller, error)
+            return self._ask.stale.outcome(route, caller, error)
         return HIT
 
     async def _head(self, route: Proxied, digest: Digest, caller: Caller) -> int:
         """The size that the upstream gives for the blob; at most one such question is under way."""
-        self._absences.check(route, digest, caller)
-        epoch = self._absences.epoch(route)
+        self._ask.absences.check(route, digest, caller)
+        epoch = self._ask.absences.epoch(route)
 
-        async def ask() -> int:
-            async with self._noting(route, digest, caller, epoch):
-                size_bytes = await self._client(route, caller).head_blob(route.repository, digest)
+        async def head(client: RegistryClient) -> int | None:
+            return await client.head_blob(route.repository, digest)
+
+        async def of_upstream() -> int:
+            async with self._noting(route, digest, caller):
+                size_bytes = await head(self._ask.sources.upstream(route, caller))
                 if size_bytes is None:
                     raise blob_unknown(route, digest)
-            await self._show(route, digest, size_bytes)
+                return size_bytes
+
+        async def ask() -> int:
+            size_bytes = await self._ask.sources.check(route, caller, head, of_upstream)
+            if epoch == self._ask.absences.epoch(route):
+                await self._show(route, digest, size_bytes)
             return size_bytes
 
         key = (route.namespace, route.repository, digest, caller.fingerprint, epoch)
         return await self._heads.run(key, ask)
 
-    @asynccontextmanager
-    async def _noting(self, route: Proxied, digest: Digest, caller: Caller, epoch: int) -> AsyncIterator[None]:
-        """Notes what an upstream's answer to the question inside says of who asks, and of what is not there."""
-        try:
-            yield
-        except Denied:
-            self._access.revoke(route, caller)
-            raise
-        except NotFound as error:
-            self._absences.note(route, digest, caller, error, epoch)
-            raise
-        self._access.grant(route, caller)
+    def _noting(self, route: Proxied, digest: Digest, caller: Caller) -> AbstractAsyncContextManager[None]:
+        async def gone() -> None:
+            if await self._catalog.member(route.namespace, route.repository, digest) is not None:
+                self._ask.access.revoke(route, caller)  # that it hides what it once showed is a refusal
 
-    def _stale(self, route: Proxied, caller: Caller, error: RegistryError) -> Outcome:
-        """The outcome of answering for a failed upstream with a blob that we hold, and that its repository had.
-
-        Raises ``error`` when that must not be. That it hides what it once showed is a refusal.
-        """
-        if isinstance(error, NotFound):
-            self._access.revoke(route, caller)
-        standing = self._access.standing(route, caller)
-        if judge_failure(error, standing, 0.0, route.upstream.freshness.max_stale_s) is Failure.RELAY:
-            raise error
-        return Outcome(Cached.STALE, None, explain(route.namespace, error))
+        return self._ask.noting(route, digest, caller, gone)
 
     async def _fetch(self, route: Proxied, digest: Digest, caller: Caller) -> IncomingBlob | StoredBlob:
         """Joins the fill of this blob, or starts it.
@@ -225,22 +202,19 @@ class Blobs:
 
     async def _follow(self, route: Proxied, caller: Caller, digest: Digest, spool: Spool) -> IncomingBlob:
         member = await self._catalog.member(route.namespace, route.repository, digest)
-        if member is None or not self._access.readable(route, caller):
+        if member is None or not self._ask.access.readable(route, caller):
             await self._prove(route, digest, caller, False)
         return IncomingBlob(digest, spool, HIT if spool.sealed else MISS)
 
     async def _start(self, route: Proxied, digest: Digest, caller: Caller, owner: object) -> Spool:
-        self._absences.check(route, digest, caller)
+        self._ask.absences.check(route, digest, caller)
         if not caller.may_fetch:
             raise not_held("BLOB_UNKNOWN", f"{route} blob {digest}", caller.who)
-        epoch = self._absences.epoch(route)
-        source = self._client(route, caller).open_blob(route.repository, digest)
-        fill = self._fills.start(digest, owner, source, lambda size_bytes: self._show(route, digest, size_bytes))
-        async with self._noting(route, digest, caller, epoch):
-            return await fill.opened()
-
-    def _client(self, route: Proxied, caller: Caller) -> RegistryClient:
-        return self._upstreams.client(route.upstream, caller)
+        source = self._ask.sources.open_blob(route, digest, caller, lambda: self._noting(route, digest, caller))
+        fill = self._fills.start(
+            route.namespace, digest, owner, source, lambda size_bytes: self._show(route, digest, size_bytes)
+        )
+        return await fill.opened()
 
 
 def blob_unknown(route: Proxied, digest: Digest) -> NotFound:

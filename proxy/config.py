@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cache.oci.retry import Backoff
+from proxy.circuit import Pace
 from proxy.rights import Rules
 
 DAY_S = 86400.0
@@ -95,6 +97,22 @@ class LogStyle:
 
 
 @dataclass(frozen=True, slots=True)
+class Patience:
+    """How long the proxy waits for upstreams, in seconds: short, since clients wait meanwhile.
+
+    ``connect_s`` for a connection, ``reply_s`` for the head of a reply to a read, ``silence_s`` within a body;
+    ``backoff`` between tries (``push_backoff`` of pushes), ``pace`` before one that failed is asked again at all.
+    """
+
+    connect_s: float = 5.0
+    reply_s: float = 10.0
+    silence_s: float = 30.0
+    backoff: Backoff = field(default_factory=lambda: Backoff(tries=3, first_s=0.2, factor=3.0, limit_s=2.0))
+    push_backoff: Backoff = field(default_factory=lambda: Backoff(tries=5, first_s=0.2, factor=3.0, limit_s=30.0))
+    pace: Pace = field(default_factory=Pace)
+
+
+@dataclass(frozen=True, slots=True)
 class ProxyConfig:
     """The whole configuration.
 
@@ -102,7 +120,7 @@ class ProxyConfig:
     ``hosted`` are the first path components, or longer prefixes, whose repositories live only here. ``hosts`` are names
     that clients may call the proxy by, beside its addresses and the machine's own name. ``users_file`` is an htpasswd
     file, ``tokens_file`` holds ``name:token`` lines. Once told to stop, the proxy lets what it serves end for
-    ``drain_s`` seconds.
+    ``drain_s`` seconds. ``patience`` has no option.
     """
 
     host: str
@@ -119,3 +137,4 @@ class ProxyConfig:
     tls: Tls | None = None
     log: LogStyle = field(default_factory=LogStyle)
     drain_s: float = 30.0
+    patience: Patience = field(default_factory=Patience)

@@ -8,6 +8,8 @@ store has it, the spool goes on answering.
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
@@ -22,6 +24,11 @@ from proxy.spool import Spool
 
 BlobSource = AbstractAsyncContextManager[BlobReply]
 """The blob upstream; it takes itself up again where the connection breaks."""
+
+FILLS_PER_UPSTREAM = 32
+"""Each takes up to a megabyte of memory and a connection."""
+SLOW_S = 60.0
+SLOW_BYTES = 64 * 1024
 
 log = structlog.get_logger()
 
@@ -53,6 +60,22 @@ class Fill:
             self._opened.exception()  # nobody may be waiting: that is not worth a warning
 
 
+class Progress:
+    """Tells a transfer that goes on from one that only drips: it has no end otherwise that could be waited for."""
+
+    def __init__(self, now: float) -> None:
+        self._since = now
+        self._bytes = 0
+
+    def enough(self, size_bytes: int, now: float) -> bool:
+        """Takes note of more bytes; False when fewer than SLOW_BYTES came within SLOW_S."""
+        self._bytes += size_bytes
+        if now - self._since < SLOW_S:
+            return True
+        moved, self._since, self._bytes = self._bytes, now, 0
+        return moved >= SLOW_BYTES
+
+
 class Fills:
     """All fills that run now, at most one per digest."""
 
@@ -60,6 +83,7 @@ class Fills:
         self._intakes = intakes
         self._running: dict[Digest, Fill] = {}
         self._tasks: dict[Digest, asyncio.Task[None]] = {}
+        self._slots: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(FILLS_PER_UPSTREAM))
 
     def __len__(self) -> int:
         """How many run."""
@@ -70,14 +94,16 @@ class Fills:
         return self._running.get(digest)
 
     def start(
-        self, digest: Digest, owner: object, source: BlobSource, opened: Callable[[int], Awaitable[None]]
+        self, upstream: str, digest: Digest, owner: object, source: BlobSource, opened: Callable[[int], Awaitable[None]]
     ) -> Fill:
         """Begins a fill; there must be none of this digest.
 
+        It waits while as many run from the same ``upstream`` as may, so that one that is slow holds up no other.
         ``opened`` is awaited with the size in bytes once the upstream has begun to answer, before anybody gets a byte.
         """
         fill = self._running[digest] = Fill(digest, owner)
-        self._tasks[digest] = asyncio.create_task(self._run(fill, source, opened), name=f"fill {digest}")
+        running = self._run(fill, self._slots[upstream], source, opened)
+        self._tasks[digest] = asyncio.create_task(running, name=f"fill {digest}")
         return fill
 
     async def settled(self, digest: Digest) -> None:
@@ -93,10 +119,12 @@ class Fills:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _run(self, fill: Fill, source: BlobSource, opened: Callable[[int], Awaitable[None]]) -> None:
+    async def _run(
+        self, fill: Fill, slot: asyncio.Semaphore, source: BlobSource, opened: Callable[[int], Awaitable[None]]
+    ) -> None:
         failure: Exception = Unreachable("GET", f"blob {fill.digest}", reason="the proxy gave it up")
         try:
-            await self._fetch(fill, source, opened)
+            await self._fetch(fill, slot, source, opened)
         except (OCIError, CacheError) as error:
             failure = error
             log.warning("blob_fetch_failed", digest=str(fill.digest), error=str(error))
@@ -106,9 +134,11 @@ class Fills:
             del self._running[fill.digest], self._tasks[fill.digest]
             fill.fail(failure)
 
-    async def _fetch(self, fill: Fill, source: BlobSource, opened: Callable[[int], Awaitable[None]]) -> None:
+    async def _fetch(
+        self, fill: Fill, slot: asyncio.Semaphore, source: BlobSource, opened: Callable[[int], Awaitable[None]]
+    ) -> None:
         async with AsyncExitStack() as stack:
-            async with source as reply:
+            async with slot, source as reply:
                 await opened(reply.size_bytes)
                 intake = await stack.enter_async_context(self._intakes.open(fill.digest, reply.size_bytes))
                 fill.begin(intake.spool)
@@ -118,6 +148,9 @@ class Fills:
 
 
 async def _take_all(intake: Intake, reply: BlobReply, digest: Digest) -> None:
+    progress = Progress(time.monotonic())
     async for chunk in reply.chunks:
         await intake.take(chunk)
+        if not progress.enough(len(chunk), time.monotonic()):
+            raise Unreachable("GET", f"blob {digest}", reason=f"fewer than {SLOW_BYTES} bytes a minute")
     await intake.verify(digest)

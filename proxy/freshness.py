@@ -82,10 +82,20 @@ def judge_failure(error: RegistryError, standing: Standing, past_s: float, max_s
     return Failure.SERVE_STALE
 
 
-def explain(upstream: str, error: RegistryError) -> str:
-    """Why the upstream was answered for, in few words."""
-    if isinstance(error, RateLimited):
-        return f"{upstream} is rate limited"
-    if error.status is None:
-        return f"{upstream} is unreachable"
-    return f"{upstream} answered {error.status}" + (" with nonsense" if isinstance(error, InvalidReply) else "")
+class Ailment(Enum):
+    """What is the matter with an upstream that is answered for; the value is said of it."""
+
+    RATE_LIMITED = "is rate limited"
+    UNREACHABLE = "is unreachable"
+    FAILING = "answers with errors"
+    CONFUSED = "answers with nonsense"
+
+
+def diagnose(error: RegistryError) -> Ailment:
+    """What the failure of an upstream tells of it."""
+    match error:
+        case RateLimited():
+            return Ailment.RATE_LIMITED
+        case InvalidReply():
+            return Ailment.CONFUSED
+    return Ailment.UNREACHABLE if error.status is None else Ailment.FAILING

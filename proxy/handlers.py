@@ -16,6 +16,7 @@ from cache.entry import InvalidEntry, LookupRequest, decode_request, encode_repl
 from cache.errors import CacheError
 from cache.oci.errors import Denied
 from cache.oci.reference import check_repository
+from cache.priority import PRIORITY_HEADER, WARM_PRIORITY
 from proxy import discovery, identity, pulling, pushing
 from proxy.admission import needed_right, refusal
 from proxy.call import API_HEADERS, ASKED, SCOPE, UPSTREAM, WANTED, WHO, Call, Wanted
@@ -84,7 +85,10 @@ class Endpoints:
         if right is Right.READ:
             caller = self._services.accounts.reader(resolved, caller)
         may_fetch = rules.allow(caller.who, place, Right.FETCH)
-        return Call(http, name, resolved, caller if may_fetch else replace(caller, may_fetch=False))
+        patient = http.headers.get(PRIORITY_HEADER) == WARM_PRIORITY
+        if patient or not may_fetch:
+            caller = replace(caller, may_fetch=may_fetch, patient=patient)
+        return Call(http, name, resolved, caller)
 
     async def _caller(self, http: web.Request) -> Caller:
         """Who asks. Raises CredentialsNeeded."""

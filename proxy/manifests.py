@@ -11,8 +11,7 @@ What a manifest names does not become readable with it: see ``proxy.blobs``.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 import structlog
@@ -23,17 +22,15 @@ from cache.oci import media_types
 from cache.oci.client import ManifestReply, RegistryClient
 from cache.oci.descriptor import Descriptor
 from cache.oci.digest import Digest
-from cache.oci.errors import Denied, ErrorDetail, NotFound, RegistryError
+from cache.oci.errors import ErrorDetail, NotFound, RegistryError
 from cache.singleflight import SingleFlight
-from proxy.absences import Absences
-from proxy.access import Access
+from proxy.asking import Asking
 from proxy.caller import Caller
 from proxy.errors import Unknown, not_held
-from proxy.freshness import Failure, Standing, Tag, explain, judge_failure, judge_tag
+from proxy.freshness import Standing, Tag, judge_tag
 from proxy.held import HeldManifest, HeldManifests
 from proxy.outcome import BYPASS, HIT, MISS, Cached, Outcome
 from proxy.routing import Proxied
-from proxy.upstreams import Upstreams
 
 SEEN_TTL_S = 60.0
 MAX_SEEN = 100_000
@@ -62,11 +59,9 @@ class FoundDescriptor:
 class Manifests:
     """The manifests and tags of all upstreams."""
 
-    def __init__(self, held: HeldManifests, upstreams: Upstreams, access: Access, absences: Absences) -> None:
+    def __init__(self, held: HeldManifests, ask: Asking) -> None:
         self._held = held
-        self._upstreams = upstreams
-        self._access = access
-        self._absences = absences
+        self._ask = ask
         self._fetches: SingleFlight[tuple[object, ...], FoundManifest] = SingleFlight()
         self._checks: SingleFlight[tuple[object, ...], Descriptor] = SingleFlight()
         self._refreshing: dict[tuple[str, str, str], asyncio.Task[None]] = {}
@@ -92,29 +87,27 @@ class Manifests:
         entry = await self._held.tag(route, reference)
         known = entry.descriptor if entry is not None else None
         if known is not None and self._may_answer(route, reference, caller, entry):
-            return FoundDescriptor(known, self._outcome(Cached.HIT, entry))
+            return FoundDescriptor(known, self._hit(entry))
         try:
             found = await self._check(route, reference, caller, known)
             return FoundDescriptor(found, Outcome(Cached.HIT if found == known else Cached.MISS, 0.0))
         except RegistryError as error:
             if known is None:
                 raise
-            return FoundDescriptor(known, self._stale(route, caller, error, reference, entry))
+            return FoundDescriptor(known, self._stale_tag(route, caller, error, reference, entry))
 
     async def keep(self, route: Proxied, reference: str | Digest, descriptor: Descriptor, raw: bytes) -> None:
         """Notes what the upstream has just taken under a tag or digest.
 
         A store that fails costs the caching and is logged; nothing older is served afterwards.
         """
-        self._absences.end(route, reference)
-        self._absences.end(route, descriptor.digest)
-        await self._keep(route, descriptor, raw)
-        if isinstance(reference, str):
-            await self._held.point(route, reference, descriptor)
+        self._ask.absences.end(route, reference)
+        self._ask.absences.end(route, descriptor.digest)
+        await self._keep(route, reference, descriptor, raw)
 
     async def forget(self, route: Proxied, reference: str | Digest) -> None:
         """Forgets a tag or a manifest: the next request asks the upstream. Raises StoreUnavailable."""
-        self._absences.end(route, reference)
+        self._ask.absences.end(route, reference)
         if isinstance(reference, Digest):
             self._seen.pop((route.namespace, route.repository, reference), None)
         await self._held.forget(route, reference)
@@ -132,13 +125,13 @@ class Manifests:
         entry = await self._held.tag(route, tag)
         held = await self._held.manifest(route, entry.descriptor.digest) if entry is not None else None
         if held is not None and self._may_answer(route, tag, caller, entry):
-            return _found(held, self._outcome(Cached.HIT, entry))
+            return _found(held, self._hit(entry))
         try:
             return await self._revalidate(route, tag, caller, held)
         except RegistryError as error:
             if held is None:
                 raise
-            return _found(held, self._stale(route, caller, error, tag, entry))
+            return _found(held, self._stale_tag(route, caller, error, tag, entry))
 
     async def _revalidate(self, route: Proxied, tag: str, caller: Caller, held: HeldManifest | None) -> FoundManifest:
         """The manifest that the tag points to by the upstream's word; fetched only when we do not hold it."""
@@ -154,7 +147,7 @@ class Manifests:
         """True when what we know of the tag is an answer; it is checked meanwhile where it is no longer fresh."""
         freshness = route.upstream.freshness
         checked_at = entry.checked_at if entry is not None else None
-        readable = self._access.readable(route, caller)
+        readable = self._ask.access.readable(route, caller)
         verdict = judge_tag(checked_at, self._held.now(), freshness.ttl_of(tag), freshness.revalidate_s, readable)
         if verdict is Tag.REVALIDATE:
             self._refresh(route, tag, caller)
@@ -181,54 +174,62 @@ class Manifests:
         held = await self._held.manifest(route, digest)
         if held is None:
             return await self._fetch(route, digest, caller)
-        if self._access.readable(route, caller):
+        if self._ask.access.readable(route, caller):
             return _found(held, HIT)
         try:
             await self._check(route, digest, caller, held.descriptor)
         except RegistryError as error:
-            return _found(held, self._stale(route, caller, error))
+            return _found(held, self._ask.stale.outcome(route, caller, error))
         return _found(held, HIT)
 
     async def _stat_digest(self, route: Proxied, digest: Digest, caller: Caller) -> FoundDescriptor:
         known = await self._held.descriptor(route, digest)
         seen = (route.namespace, route.repository, digest) in self._seen
-        if known is not None and seen and self._access.readable(route, caller):
+        if known is not None and seen and self._ask.access.readable(route, caller):
             return FoundDescriptor(known, HIT)
         try:
             return FoundDescriptor(await self._check(route, digest, caller, None), MISS)
         except RegistryError as error:
             if known is None:
                 raise
-            return FoundDescriptor(known, self._stale(route, caller, error))
+            return FoundDescriptor(known, self._ask.stale.outcome(route, caller, error))
 
-    async def _keep(self, route: Proxied, descriptor: Descriptor, raw: bytes) -> None:
+    async def _keep(self, route: Proxied, reference: str | Digest, descriptor: Descriptor, raw: bytes) -> None:
         self._seen[(route.namespace, route.repository, descriptor.digest)] = descriptor
         await self._held.keep(route, descriptor, raw)
+        if isinstance(reference, str):
+            await self._held.point(route, reference, descriptor)
 
     async def _keep_reply(self, route: Proxied, reference: str | Digest, reply: ManifestReply, epoch: int) -> bool:
-        """Keeps what the upstream has shown, if it is of a kind that we know; returns whether it is."""
-        if not media_types.is_manifest(reply.media_type):
-            return False
-        await self._keep(route, reply.descriptor, reply.raw)
-        await self._point(route, reference, reply.descriptor, epoch)
-        return True
+        """Keeps what the upstream has shown; returns whether it did.
 
-    async def _point(self, route: Proxied, reference: str | Digest, descriptor: Descriptor, epoch: int) -> None:
-        """Notes where a tag points, unless something was pushed after that was asked."""
-        if isinstance(reference, str) and epoch == self._absences.epoch(route):
-            await self._held.point(route, reference, descriptor)
+        Not what is of a kind that we do not know, and not what was asked for before the repository was changed.
+        """
+        known = media_types.is_manifest(reply.media_type)
+        if not known or epoch != self._ask.absences.epoch(route):
+            return False
+        await self._keep(route, reference, reply.descriptor, reply.raw)
+        return True
 
     async def _fetch(self, route: Proxied, reference: str | Digest, caller: Caller) -> FoundManifest:
         """The manifest from the upstream; one question for all of the same identity who ask at a time."""
-        self._absences.check(route, reference, caller)
+        self._ask.absences.check(route, reference, caller)
         if not caller.may_fetch:
             raise not_held("MANIFEST_UNKNOWN", f"{route} manifest {reference}", caller.who)
-        epoch = self._absences.epoch(route)
+        epoch = self._ask.absences.epoch(route)
+
+        async def head(client: RegistryClient) -> object:
+            return await client.check_manifest(route.repository, str(reference))
+
+        async def get(client: RegistryClient) -> ManifestReply:
+            return await client.get_manifest(route.repository, str(reference))
+
+        async def of_upstream() -> ManifestReply:
+            async with self._noting(route, reference, caller):
+                return await get(self._ask.sources.upstream(route, caller))
 
         async def fetch() -> FoundManifest:
-            client = self._client(route, caller)
-            async with self._noting(route, reference, caller, epoch):
-                reply = await client.get_manifest(route.repository, str(reference))
+            reply = await self._ask.sources.fetch(route, caller, head, get, of_upstream)
             kept = await self._keep_reply(route, reference, reply, epoch)
             outcome = Outcome(Cached.MISS, 0.0 if isinstance(reference, str) else None) if kept else BYPASS
             return FoundManifest(reply.descriptor, reply.raw, outcome)
@@ -241,64 +242,49 @@ class Manifests:
         self, route: Proxied, reference: str | Digest, caller: Caller, known: Descriptor | None
     ) -> Descriptor:
         """What the upstream has there now, perhaps what is ``known``; one question as in ``_fetch``."""
-        self._absences.check(route, reference, caller)
-        epoch = self._absences.epoch(route)
+        self._ask.absences.check(route, reference, caller)
+        epoch = self._ask.absences.epoch(route)
 
-        async def ask() -> Descriptor:
-            client = self._client(route, caller)
-            async with self._noting(route, reference, caller, epoch):
-                found = await client.check_manifest(route.repository, str(reference), known)
+        async def head(client: RegistryClient) -> Descriptor | ManifestReply | None:
+            return await client.check_manifest(route.repository, str(reference), known)
+
+        async def of_upstream() -> Descriptor | ManifestReply:
+            async with self._noting(route, reference, caller):
+                found = await head(self._ask.sources.upstream(route, caller))
                 if found is None:
                     raise manifest_unknown(route, reference)
+                return found
+
+        async def ask() -> Descriptor:
+            found = await self._ask.sources.check(route, caller, head, of_upstream)
             if isinstance(found, ManifestReply):
                 await self._keep_reply(route, reference, found, epoch)
                 return found.descriptor
-            self._seen[(route.namespace, route.repository, found.digest)] = found
-            await self._point(route, reference, found, epoch)
+            if epoch == self._ask.absences.epoch(route):
+                self._seen[(route.namespace, route.repository, found.digest)] = found
+                if isinstance(reference, str):
+                    await self._held.point(route, reference, found)
             return found
 
-        key = (route.namespace, route.repository, reference, caller.fingerprint, epoch)
+        key = (route.namespace, route.repository, reference, caller.fingerprint, caller.patient, epoch)
         return await self._checks.run(key, ask)
 
-    @asynccontextmanager
-    async def _noting(self, route: Proxied, reference: str | Digest, caller: Caller, epoch: int) -> AsyncIterator[None]:
-        """Notes what an upstream's answer to the question inside says of who asks, and of what is not there."""
-        try:
-            yield
-        except Denied:
-            self._access.revoke(route, caller)
-            raise
-        except NotFound as error:
-            self._absences.note(route, reference, caller, error, epoch)
-            known = self._access.standing(route, caller) is not Standing.UNKNOWN  # else it may only be hidden from them
-            if known and epoch == self._absences.epoch(route):
+    def _noting(self, route: Proxied, reference: str | Digest, caller: Caller) -> AbstractAsyncContextManager[None]:
+        async def gone() -> None:
+            if self._ask.access.standing(route, caller) is not Standing.UNKNOWN:  # else it may only be hidden from them
                 await self._held.forget(route, reference)
-            raise
-        self._access.grant(route, caller)
 
-    def _stale(
-        self,
-        route: Proxied,
-        caller: Caller,
-        error: RegistryError,
-        tag: str | None = None,
-        entry: TagEntry | None = None,
+        return self._ask.noting(route, reference, caller, gone)
+
+    def _stale_tag(
+        self, route: Proxied, caller: Caller, error: RegistryError, tag: str, entry: TagEntry | None
     ) -> Outcome:
-        """The outcome of answering for a failed upstream with what is held. Raises ``error`` when that must not be."""
-        freshness = route.upstream.freshness
-        past_s = 0.0
-        if tag is not None and entry is not None:
-            past_s = max(0.0, self._held.now() - entry.checked_at - freshness.ttl_of(tag))
-        standing = self._access.standing(route, caller)
-        if judge_failure(error, standing, past_s, freshness.max_stale_s) is Failure.RELAY:
-            raise error
-        return self._outcome(Cached.STALE, entry, explain(route.namespace, error))
+        """As ``Stale.outcome``, for a tag that was checked when ``entry`` says."""
+        age_s = max(0.0, self._held.now() - entry.checked_at) if entry is not None else 0.0
+        return self._ask.stale.outcome(route, caller, error, age_s - route.upstream.freshness.ttl_of(tag), age_s)
 
-    def _outcome(self, cached: Cached, entry: TagEntry | None, why: str = "") -> Outcome:
-        return Outcome(cached, self._held.now() - entry.checked_at if entry is not None else None, why)
-
-    def _client(self, route: Proxied, caller: Caller) -> RegistryClient:
-        return self._upstreams.client(route.upstream, caller)
+    def _hit(self, entry: TagEntry | None) -> Outcome:
+        return Outcome(Cached.HIT, self._held.now() - entry.checked_at if entry is not None else None)
 
 
 def _found(held: HeldManifest, outcome: Outcome) -> FoundManifest:

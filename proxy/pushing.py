@@ -28,7 +28,6 @@ from proxy.rights import Right
 from proxy.routing import Hosted, Route, route
 from proxy.services import Services
 from proxy.uploads import Body, HostedUpload, Upload
-from proxy.upstreams import PUSH_BACKOFF
 
 PushRequest = (
     PutManifest | DeleteManifest | DeleteBlob | StartUpload | UploadChunk | FinishUpload | UploadStatus | CancelUpload
@@ -74,7 +73,7 @@ async def _mounted(services: Services, call: Call, digest: Digest, source: str |
 async def _new_upload(services: Services, call: Call) -> Upload:
     if isinstance(call.route, Hosted):
         return HostedUpload(services.store, services.hosted, call.route)
-    client = services.upstreams.client(call.route.upstream, call.caller, PUSH_BACKOFF)
+    client = services.upstreams.pusher(call.route.upstream, call.caller)
     upload = ForwardedUpload(client, services.intakes, services.blobs, call.route)
     await upload.open()
     return upload

@@ -102,7 +102,9 @@ def _upstream(error: RegistryError, upstream: str, scope: str, absent: Unknown |
         case Misled():
             return ErrorReply(502, "UNKNOWN", message)
     if error.status is None:
-        return ErrorReply(503, "UNKNOWN", f"{upstream} cannot be reached: {error.reason}", headers={"Retry-After": "5"})
+        return ErrorReply(
+            503, "UNKNOWN", f"{upstream} cannot be reached: {error.reason}", headers=wait or {"Retry-After": "5"}
+        )
     if error.status < 400 or error.status >= 500:  # success that is none, and redirects that lead nowhere
         return ErrorReply(502, "UNKNOWN", f"{upstream} answered {error.status}: {said}", headers=wait)
     return ErrorReply(error.status, code, message)

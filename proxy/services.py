@@ -12,6 +12,7 @@ from cache.store import Store
 from proxy.absences import Absences
 from proxy.access import Access
 from proxy.accounts import Accounts
+from proxy.asking import Asking
 from proxy.authenticate import Authentication
 from proxy.blobs import Blobs
 from proxy.config import ProxyConfig
@@ -28,6 +29,8 @@ from proxy.mounts import Mounts
 from proxy.referrers import Referrers
 from proxy.reload import Configuration
 from proxy.sightings import Sightings
+from proxy.sources import Sources
+from proxy.stale import Stale
 from proxy.tags import UpstreamTags
 from proxy.uploads import UploadSessions
 from proxy.upstreams import Upstreams
@@ -99,14 +102,14 @@ def make_services(config: ProxyConfig, store: Store, transport: Transport, envir
     metrics = Metrics()
     metrics.know(config.upstreams)
     catalog = Catalog(store)
-    upstreams = Upstreams(transport, metrics)
+    upstreams = Upstreams(transport, config.patience, metrics)
     accounts = Accounts(environ)
     access = Access()
     intakes = Intakes(store, config.spool_dir)
     fills = Fills(intakes)
-    absences = Absences()
-    blobs = Blobs(store, catalog, upstreams, access, absences, fills)
-    manifests = Manifests(HeldManifests(catalog), upstreams, access, absences)
+    ask = Asking(Sources(upstreams, access), access, Absences(), Stale(access, metrics))
+    blobs = Blobs(store, catalog, ask, fills)
+    manifests = Manifests(HeldManifests(catalog), ask)
     hosted = HostedRepositories(store, catalog)
     uploads = UploadSessions()
     metrics.watch(fetches=fills.__len__, uploads=uploads.__len__)

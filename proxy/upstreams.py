@@ -1,6 +1,8 @@
-"""The clients of the upstreams: one connection pool and one cache of tokens for all."""
+"""The clients of the upstreams: one connection pool, one cache of tokens and one set of gates for all."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from cachetools import TTLCache
 
@@ -11,13 +13,9 @@ from cache.oci.profile import Profile
 from cache.oci.reach import Reach
 from cache.oci.retry import Backoff
 from cache.oci.transport import Transport
-from proxy.caller import Caller
-from proxy.config import Upstream
-
-BACKOFF = Backoff(tries=3, first_s=0.2, factor=3.0, limit_s=2.0)
-"""Short: a client waits, and it has other mirrors and its own patience."""
-PUSH_BACKOFF = Backoff(tries=5, first_s=0.2, factor=3.0, limit_s=30.0)
-"""Longer: who pushes a blob would otherwise have to send it again."""
+from proxy.caller import NOBODY, Caller
+from proxy.config import Patience, Upstream
+from proxy.gates import Gates, UpstreamGate
 
 PROFILE_TTL_S = 3600.0
 MAX_PROFILES = 1000
@@ -26,25 +24,57 @@ MAX_PROFILES = 1000
 class Upstreams:
     """Gives the client that speaks to an upstream with somebody's credential, and with no other."""
 
-    def __init__(self, transport: Transport, observer: Observer = UNOBSERVED) -> None:
+    def __init__(self, transport: Transport, patience: Patience, observer: Observer = UNOBSERVED) -> None:
         self._transport = transport
+        self._patience = patience
+        self._gates = Gates(patience.pace)
         self._observer = observer
         self._tokens = TokenCache()
         self._profiles: TTLCache[str, Profile] = TTLCache(MAX_PROFILES, PROFILE_TTL_S)
 
-    def client(self, upstream: Upstream, caller: Caller, backoff: Backoff = BACKOFF) -> RegistryClient:
-        """A client for one identity; tokens are kept apart per identity."""
-        reach = Reach(realm_hosts=upstream.realm_hosts, private_hosts=upstream.redirect_hosts)
+    def client(self, upstream: Upstream, caller: Caller) -> RegistryClient:
+        """A client for one identity; tokens and rate limits are kept apart per identity."""
+        gate = self._gates.gate(upstream.name, upstream.url, caller)
+        return self._client(upstream, upstream.url, caller, gate, name=upstream.name)
+
+    def pusher(self, upstream: Upstream, caller: Caller) -> RegistryClient:
+        """As ``client``, but it waits longer: who pushes a blob would otherwise have to send it again."""
+        gate = self._gates.gate(upstream.name, upstream.url, caller, waits=True)
+        backoff = self._patience.push_backoff
+        return self._client(upstream, upstream.url, caller, gate, name=upstream.name, backoff=backoff)
+
+    def mirrors(self, upstream: Upstream, caller: Caller) -> list[RegistryClient]:
+        """The clients of the upstream's mirrors, in order; they are shown nobody's credential."""
+        asker, found = replace(NOBODY, patient=caller.patient), []
+        for url in upstream.mirrors:
+            name = f"mirror {url}"
+            gate = self._gates.gate(name, url, asker)
+            found.append(self._client(upstream, url, asker, gate, name=name, namespace=upstream.name))
+        return found
+
+    def _client(
+        self,
+        upstream: Upstream,
+        url: str,
+        caller: Caller,
+        gate: UpstreamGate,
+        *,
+        name: str,
+        namespace: str = "",
+        backoff: Backoff | None = None,
+    ) -> RegistryClient:
         return RegistryClient(
             self._transport,
-            upstream.url,
+            url,
             caller.credential,
             self._tokens,
-            name=upstream.name,
-            backoff=backoff,
-            profile=self._profile(upstream.url),
+            name=name,
+            namespace=namespace,
+            backoff=backoff or self._patience.backoff,
+            profile=self._profile(url),
+            gate=gate,
             observer=self._observer,
-            reach=reach,
+            reach=Reach(realm_hosts=upstream.realm_hosts, private_hosts=upstream.redirect_hosts),
         )
 
     def _profile(self, url: str) -> Profile:

@@ -27,6 +27,7 @@ LEVELS = {
         cache.oci.codec cache.oci.config cache.oci.descriptor cache.oci.digest cache.oci.errors cache.oci.layer
         cache.oci.manifest cache.oci.media_types cache.oci.observer cache.oci.profile cache.oci.reference
         proxy.errors proxy.outcome proxy.rights
+        cache.oci.gate cache.priority
         builder.changes builder.dockerfile.instructions builder.errors builder.events builder.flags builder.options
         builder.records builder.run_mounts
     """,
@@ -38,6 +39,7 @@ LEVELS = {
         proxy.admission proxy.audit proxy.config proxy.freshness proxy.hosts proxy.negotiation proxy.options
         proxy.ranges proxy.reload proxy.replies proxy.request proxy.routing proxy.secret_text proxy.settings
         proxy.summary
+        proxy.circuit proxy.quota
         builder.chmod builder.copy_rules builder.dockerfile.config_syntax builder.dockerfile.directives
         builder.dockerfile.durations builder.dockerfile.expansion builder.dockerfile.glob builder.dockerfile.heredocs
         builder.dockerfile.lines builder.dockerfile.mounts builder.dockerfile.parser builder.dockerfile.statement
@@ -54,6 +56,7 @@ LEVELS = {
         cache.oci.connections cache.oci.discovery proxy.accounts proxy.caller proxy.certificate proxy.check
         proxy.identity proxy.log proxy.metrics proxy.sightings proxy.spool proxy.spool_file proxy.upstreams
         proxy.users
+        proxy.gates
         builder.agent_socket builder.archives builder.cache_mounts builder.context builder.copy builder.decompress
         builder.digests builder.entries builder.isolation builder.layerdir builder.mount_preparation builder.outputs
         builder.placement builder.rootfs builder.sandbox builder.sandbox_mounts builder.sandbox_root builder.snapshot
@@ -64,6 +67,7 @@ LEVELS = {
         proxy.absences proxy.access proxy.authenticate proxy.blobs proxy.drain proxy.fills proxy.forwarded proxy.held
         proxy.hosted proxy.intake proxy.lookup proxy.manifest_pushes proxy.manifests proxy.mounts proxy.referrers
         proxy.sender proxy.services proxy.tags proxy.uploads
+        proxy.asking proxy.sources proxy.stale
         builder.bases builder.execute builder.layers builder.mounting builder.perform builder.push builder.run
         builder.stage_root builder.step_cache
     """,

@@ -15,7 +15,7 @@ from cache.oci.digest import Digest
 from cache.oci.errors import InvalidReply, RegistryError, Unreachable
 from cache.oci.replies import content_length, content_range
 from cache.oci.session import RegistrySession
-from cache.oci.transport import check_plain, reason_of
+from cache.oci.transport import check_plain, unanswered
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +112,13 @@ class Download:
                 if not wanted:
                     return
         except (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError) as error:
-            raise Unreachable("GET", self._url, reason=reason_of(error)) from error
+            raise unanswered("GET", self._url, error) from error
 
     async def _resume(self, error: RegistryError) -> None:
         """Opens the blob again at the present position, as often as the schedule allows without progress."""
         while True:
             self._failed += 1
-            await self._session.pause(error, self._failed)
+            await self._session.pause(error, self._failed, self._session.backoff.for_resuming)
             try:
                 return await self._open()
             except RegistryError as again:

@@ -109,8 +109,9 @@ class RateLimited(RegistryError):
         details: Sequence[ErrorDetail] = (),
         *,
         retry_after_s: float | None = None,
+        reason: str = "",
     ) -> None:
-        super().__init__(method, url, 429, details)
+        super().__init__(method, url, 429, details, reason)
         self.retry_after_s = retry_after_s
 
 
@@ -127,4 +128,6 @@ class Misled(RegistryError):
 
 
 class Unreachable(RegistryError):
-    """No usable reply: name resolution, connection, TLS or time-out."""
+    """No usable reply: name resolution, connection, TLS or time-out (``timed_out``)."""
+
+    timed_out: bool = False

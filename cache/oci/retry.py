@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 
@@ -19,6 +19,11 @@ class Backoff:
     def __post_init__(self) -> None:
         if self.tries < 1 or self.first_s < 0 or self.factor < 1 or self.limit_s < 0:
             raise ValueError(f"not a back-off schedule: {self}")
+
+    @property
+    def for_resuming(self) -> Backoff:
+        """For taking up again what has partly come and would be lost: three times as many tries, if any."""
+        return self if self.tries == 1 else replace(self, tries=3 * self.tries)
 
     def delay_s(self, failed: int, asked_s: float | None = None, jitter: float = 0.0) -> float | None:
         """The pause in seconds after ``failed`` failed attempts; None when it is time to give up.

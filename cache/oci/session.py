@@ -16,6 +16,7 @@ from aiohttp import ClientResponse
 from cache.oci.auth import Authenticator, TokenCache
 from cache.oci.credentials import ANONYMOUS, Credential
 from cache.oci.errors import Denied, RegistryError, Unreachable
+from cache.oci.gate import Gate, OpenGate
 from cache.oci.observer import UNOBSERVED, Observer
 from cache.oci.profile import Profile
 from cache.oci.reach import Reach
@@ -33,6 +34,7 @@ class RegistrySession:
     tells a proxy for several registries which one is meant (distribution-spec, "Registry Proxying"). ``profile`` is
     what is known of the registry; clients of the same registry share one, so that each lesson is paid for once.
     ``reach`` says where the registry may send us; None = anywhere that ``cache.oci.redirect`` allows.
+    ``gate`` may refuse requests, and hears what became of the others.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class RegistrySession:
         profile: Profile | None = None,
         observer: Observer = UNOBSERVED,
         reach: Reach | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self.base = parse_url(base_url.rstrip("/"))
         self.base_url = base_url.rstrip("/")
@@ -56,6 +59,7 @@ class RegistrySession:
         self.pull_query = f"?ns={quote(namespace)}" if namespace else ""
         self.backoff = backoff or Backoff()
         self.profile = profile or Profile()
+        self.gate: Gate = gate or OpenGate()
         self._transport = transport
         self._observer = observer
         self._reach = replace(reach, host=self.base.host or "") if reach is not None else None
@@ -88,18 +92,35 @@ class RegistrySession:
         """
         url = path_and_query if "://" in path_and_query else self.base_url + path_and_query
         ours = same_origin(self.base, parse_url(url))
-        sent = await self._authenticator.header(scopes) if ours else None
         async with AsyncExitStack() as stack:
-            response = await stack.enter_async_context(self._send(method, url, headers, data, sent))
-            if response.status == 401 and ours and same_origin(self.base, response.url):
-                challenges = response.headers.getall("WWW-Authenticate", [])
-                renewed = await self._authenticator.answer(challenges, scopes, sent)
-                if renewed is not None and renewed != sent and (data is None or isinstance(data, bytes)):
-                    await stack.aclose()
-                    response = await stack.enter_async_context(self._send(method, url, headers, data, renewed))
+            with self.gate.enter(method, path_and_query) as passage:
+                response = await self._ask(stack, method, url, headers, data, scopes if ours else None)
+                passage.replied(response.status, response.headers)
             if response.status == 401:
                 raise await self.failure(method, url, response)
             yield response
+
+    async def _ask(
+        self,
+        stack: AsyncExitStack,
+        method: str,
+        url: str,
+        headers: Mapping[str, str] | None,
+        data: Body,
+        scopes: tuple[str, ...] | None,
+    ) -> ClientResponse:
+        """The reply, within ``stack``; ``scopes`` None = without credentials."""
+        if scopes is None:
+            return await stack.enter_async_context(self._send(method, url, headers, data, None))
+        sent = await self._authenticator.header(scopes)
+        response = await stack.enter_async_context(self._send(method, url, headers, data, sent))
+        if response.status == 401 and same_origin(self.base, response.url):
+            challenges = response.headers.getall("WWW-Authenticate", [])
+            renewed = await self._authenticator.answer(challenges, scopes, sent)
+            if renewed is not None and renewed != sent and (data is None or isinstance(data, bytes)):
+                await stack.aclose()
+                response = await stack.enter_async_context(self._send(method, url, headers, data, renewed))
+        return response
 
     @asynccontextmanager
     async def _send(
@@ -134,25 +155,30 @@ class RegistrySession:
             raise await self.failure(method, url, response)
 
     async def retrying(self, operation: Callable[[], Awaitable[T]]) -> T:
-        """What ``operation`` returns; tried again after temporary failures, by the back-off schedule."""
+        """What ``operation`` returns; tried again after temporary failures, by the back-off schedule.
+
+        Not while the gate is shut: somebody waits, and perhaps something older can be had elsewhere at once.
+        """
         failed = 0
         while True:
             try:
                 return await operation()
             except RegistryError as error:
                 failed += 1
+                if self.gate.shut:
+                    raise
                 await self.pause(error, failed)
 
-    async def pause(self, error: RegistryError, failed: int) -> None:
+    async def pause(self, error: RegistryError, failed: int, backoff: Backoff | None = None) -> None:
         """Waits before the next try; raises ``error`` itself when there should be none, as when it is final."""
         if not error.temporary:
             raise error
-        await self.wait(error, failed)
+        await self.wait(error, failed, backoff)
 
-    async def wait(self, error: RegistryError, failed: int) -> None:
+    async def wait(self, error: RegistryError, failed: int, backoff: Backoff | None = None) -> None:
         """Waits before the next try, whatever ``error`` is; raises it once that was tried often enough."""
         jitter = random.random()  # noqa: S311 - spreads retries, protects nothing
-        delay_s = self.backoff.delay_s(failed, error.retry_after_s, jitter)
+        delay_s = (backoff or self.backoff).delay_s(failed, error.retry_after_s, jitter)
         if delay_s is None:
             raise error
         await asyncio.sleep(delay_s)

@@ -28,6 +28,8 @@ MAX_PEERS = 1024
 ERROR_BODY_BYTES = 64 * 1024
 WHOLE_BYTES = 1 << 20
 """Bodies up to this length are handed to aiohttp in one piece."""
+WRITE_TIMEOUT_S = 300.0
+"""How long a registry may think about what it was sent: some copy a blob to its place before they answer."""
 
 Body = bytes | AsyncIterator[bytes] | None
 
@@ -35,8 +37,9 @@ Body = bytes | AsyncIterator[bytes] | None
 class Transport:
     """Requests to any registry. An async context manager; usable only inside it.
 
-    ``skip_tls_verify`` holds the hosts (``name`` or ``name:port``) whose certificates are not checked; ``resolver``
-    gives names' addresses (None = the system's).
+    ``skip_tls_verify`` holds the hosts (``name`` or ``name:port``) whose certificates are not checked. Time-outs are
+    for connecting, for the first byte of the reply to GET and HEAD (None = as for the rest), and for silence while
+    a reply is read. ``resolver`` gives names' addresses (None = the system's); ``headers`` go with every request.
     """
 
     def __init__(
@@ -44,18 +47,24 @@ class Transport:
         *,
         skip_tls_verify: Container[str] = frozenset(),
         connect_timeout_s: float = 30.0,
+        reply_timeout_s: float | None = None,
         read_timeout_s: float = 120.0,
         resolver: AbstractResolver | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self._skip_tls_verify = skip_tls_verify
-        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s, sock_read=read_timeout_s)
+        self._reply_timeout_s = reply_timeout_s
+        self._reading = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s, sock_read=read_timeout_s)
+        write_timeout_s = max(read_timeout_s, WRITE_TIMEOUT_S)
+        self._writing = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s, sock_read=write_timeout_s)
         self._resolver = resolver
+        self._headers = headers or {}
         self._opened: Connections | None = None
         self._networks: LRUCache[str, Network] = LRUCache(MAX_PEERS)
         """Where each registry was when it last answered, by its host."""
 
     async def __aenter__(self) -> Transport:
-        self._opened = Connections(self._timeout, self._resolver or aiohttp.DefaultResolver())
+        self._opened = Connections(self._reading, self._resolver or aiohttp.DefaultResolver())
         return self
 
     async def __aexit__(
@@ -89,7 +98,7 @@ class Transport:
             # Raised by aiohttp's *server* too, when whoever we serve has gone: not the registry's failure.
             raise
         except (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError, aiohttp.ClientResponseError) as error:
-            raise Unreachable(method, url, reason=reason_of(error)) from error
+            raise unanswered(method, url, error) from error
         finally:
             if response is not None:
                 response.release()
@@ -116,7 +125,7 @@ class Transport:
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             if isinstance(body, _Upload) and body.error is not None:
                 raise body.error from error
-            raise _unanswered(method, url, error) from error
+            raise unanswered(method, url, error) from error
         raise RegistryError(method, url, response.status, reason=f"redirects more than {MAX_REDIRECTS} times")
 
     def _session(self, url: URL, reach: Reach | None, nearest: Network | None) -> aiohttp.ClientSession:
@@ -152,9 +161,17 @@ class Transport:
     ) -> Reply:
         hosts = (target.url.host or "", target.url.authority)
         verify = not any(host in self._skip_tls_verify for host in hosts)
-        reply = await session.request(
-            method, target.url, headers=dict(target.headers), data=_payload(body), allow_redirects=False, ssl=verify
-        )
+        reads = method in ("GET", "HEAD")
+        async with asyncio.timeout(self._reply_timeout_s if reads else None):
+            reply = await session.request(
+                method,
+                target.url,
+                headers={**self._headers, **target.headers},
+                data=_payload(body),
+                allow_redirects=False,
+                ssl=verify,
+                timeout=self._reading if reads else self._writing,
+            )
         assert isinstance(reply, Reply)
         return reply
 
@@ -196,11 +213,13 @@ class _Upload:
         await self._idle.wait()
 
 
-def _unanswered(method: str, url: str, error: Exception) -> RegistryError:
-    """The error that stands for no usable reply."""
+def unanswered(method: str, url: str, error: Exception) -> RegistryError:
+    """The error that stands for no usable reply, or for one that broke off."""
     if isinstance(error, aiohttp.ClientConnectorDNSError) and isinstance(error.os_error, RefusedAddress):
         return Misled(method, url, reason=str(error.os_error))
-    return Unreachable(method, url, reason=reason_of(error))
+    found = Unreachable(method, url, reason=reason_of(error))
+    found.timed_out = isinstance(error, TimeoutError)
+    return found
 
 
 def reason_of(error: Exception) -> str:

@@ -273,7 +273,7 @@ async def test_a_body_that_never_gets_further_ends_in_an_error(transport):
     async with fake_registry(handle) as fake:
         with pytest.raises(Unreachable, match="before the reply was complete"):
             await read(to_fake(transport, fake))
-    assert len(fake.seen) == 3
+    assert len(fake.seen) == 9
 
 
 async def test_a_registry_that_ignores_ranges(transport):

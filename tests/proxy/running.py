@@ -1,4 +1,4 @@
-"""A running proxy, images to move through it, and an upstream that can be told to misbehave."""
+"""A running proxy, and images to move through it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ import os
 import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-from aiohttp import web
 
 from cache.filesystem import FilesystemStore
 from cache.oci import media_types
@@ -26,9 +25,18 @@ from cache.oci.retry import Backoff
 from cache.oci.transport import Transport
 from cache.store import Store
 from proxy.app import serve
-from proxy.config import Freshness, ProxyConfig, Upstream
+from proxy.circuit import Pace
+from proxy.config import Freshness, Patience, ProxyConfig, Upstream
+from tests.fakes.faulty import Script as Script
+from tests.fakes.faulty import scripted_upstream as scripted_upstream
 
 UPSTREAM = "up.test"
+AT_ONCE = Patience(
+    backoff=Backoff(tries=3, first_s=0.01, factor=1.0),
+    push_backoff=Backoff(tries=5, first_s=0.01, limit_s=30.0),
+    pace=Pace(0.0, 0.0, 0.0),
+)
+"""Tries again quickly, and never leaves an upstream alone: it may have been told to behave again."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,7 @@ async def running_proxy(
     *,
     store: Store | None = None,
     tag_ttl_s: float = 60.0,
+    patience: Patience = AT_ONCE,
     **settings: Any,
 ) -> AsyncIterator[Proxy]:
     """A proxy in front of these upstreams (the first one is the default), ``cache/`` hosted.
@@ -67,6 +76,7 @@ async def running_proxy(
         },
         default_upstream=next(iter(upstreams), None),
         hosted=("cache",),
+        patience=patience,
         **settings,
     )
     used = store or FilesystemStore(tmp / "store")
@@ -147,105 +157,6 @@ async def run_any(*command: str, env: dict[str, str] | None = None) -> tuple[int
     )
     said = (await process.communicate())[0].decode(errors="replace")
     return process.returncode, said
-
-
-@dataclass
-class Script:
-    """What a scripted upstream does; tests change it while it runs."""
-
-    blobs: dict[str, bytes] = field(default_factory=dict)
-    manifests: dict[str, bytes] = field(default_factory=dict)
-    pause_at: int | None = None
-    """Sends so many bytes of a blob, then waits for ``go_on``."""
-    go_on: asyncio.Event = field(default_factory=asyncio.Event)
-    cut_at: int | None = None
-    """Closes the connection after so many bytes of a blob, for the next ``cuts`` requests."""
-    cuts: int = 0
-    status: int | None = None
-    """Answers everything with this status."""
-    refuse_manifests: bool = False
-    seen: list[tuple[str, str]] = field(default_factory=list)
-    authorizations: list[str] = field(default_factory=list)
-    url: str = ""
-
-    def count(self, method: str, part: str) -> int:
-        """How many requests there were."""
-        return sum(seen == method and part in path for seen, path in self.seen)
-
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        self.seen.append((request.method, request.path))
-        self.authorizations.append(request.headers.get("Authorization", ""))
-        if self.status is not None:
-            return web.Response(status=self.status)
-        kind, _, name = request.path.rpartition("/")
-        if kind.endswith("/manifests"):
-            return await self._manifest(request, name)
-        if request.path.endswith("/blobs/uploads/"):
-            return web.Response(status=202, headers={"Location": "/v2/a/blobs/uploads/secret-session?state=1"})
-        if "/uploads/" in request.path:
-            await request.read()
-            location = {"Location": "/v2/a/blobs/uploads/secret-session?state=2"}
-            return web.Response(status=202 if request.method == "PATCH" else 201, headers=location)
-        return await self._blob(request, name)
-
-    async def _manifest(self, request: web.Request, name: str) -> web.Response:
-        if request.method == "PUT":
-            body = await request.read()
-            if self.refuse_manifests:
-                return web.json_response({"errors": [{"code": "DENIED", "message": "no push today"}]}, status=403)
-            self.manifests[name] = body
-            return web.Response(status=201)
-        raw = self.manifests.get(name)
-        if raw is None:
-            return web.json_response({"errors": [{"code": "MANIFEST_UNKNOWN", "message": "none"}]}, status=404)
-        headers = {"Docker-Content-Digest": str(Digest.of(raw)), "Content-Type": media_types.OCI_MANIFEST}
-        return web.Response(body=raw, headers=headers)
-
-    async def _blob(self, request: web.Request, name: str) -> web.StreamResponse:
-        data = self.blobs.get(name)
-        if data is None:
-            return web.Response(status=404)
-        asked = request.http_range
-        start = asked.start or 0
-        response = web.StreamResponse(status=206 if start else 200)
-        if start:
-            response.headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
-        response.content_length = len(data) - start
-        await response.prepare(request)
-        if request.method == "GET":
-            await self._send(request, response, data[start:])
-        return response
-
-    async def _send(self, request: web.Request, response: web.StreamResponse, data: bytes) -> None:
-        if self.cut_at is not None and self.cuts > 0:
-            self.cuts -= 1
-            await response.write(data[: self.cut_at])
-            assert request.transport is not None
-            request.transport.close()
-            return
-        sent = 0
-        if self.pause_at is not None:
-            await response.write(data[: self.pause_at])
-            sent = self.pause_at
-            await self.go_on.wait()
-        await response.write(data[sent:])
-
-
-@asynccontextmanager
-async def scripted_upstream() -> AsyncIterator[Script]:
-    """An upstream that does what its script says."""
-    script = Script()
-    app = web.Application(client_max_size=1 << 30)
-    app.router.add_route("*", "/{path:.*}", script.handle)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        script.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        yield script
-    finally:
-        script.go_on.set()
-        await runner.cleanup()
 
 
 async def get(url: str, **headers: str) -> tuple[int, dict[str, str], bytes]:

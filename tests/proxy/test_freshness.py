@@ -10,7 +10,7 @@ from proxy.absences import MAX_ASKERS, Absences
 from proxy.access import Access
 from proxy.caller import NOBODY, Caller
 from proxy.config import Freshness, Upstream
-from proxy.freshness import Failure, Standing, Tag, explain, judge_failure, judge_standing, judge_tag
+from proxy.freshness import Ailment, Failure, Standing, Tag, diagnose, judge_failure, judge_standing, judge_tag
 from proxy.outcome import BYPASS, HIT, Cached, Outcome
 from proxy.routing import Proxied
 
@@ -77,16 +77,16 @@ def test_when_a_failed_upstream_is_answered_for(
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "ailment"),
     [
-        (RateLimited("GET", URL), "up.test is rate limited"),
-        (Unreachable("GET", URL, reason="x"), "up.test is unreachable"),
-        (RegistryError("GET", URL, 503), "up.test answered 503"),
-        (InvalidReply("GET", URL, 200), "up.test answered 200 with nonsense"),
+        (RateLimited("GET", URL), Ailment.RATE_LIMITED),
+        (Unreachable("GET", URL, reason="x"), Ailment.UNREACHABLE),
+        (RegistryError("GET", URL, 503), Ailment.FAILING),
+        (InvalidReply("GET", URL, 200), Ailment.CONFUSED),
     ],
 )
-def test_why_an_upstream_was_answered_for(error: RegistryError, said: str):
-    assert explain("up.test", error) == said
+def test_what_is_the_matter_with_an_upstream(error: RegistryError, ailment: Ailment):
+    assert diagnose(error) is ailment
 
 
 def test_headers_of_outcomes():

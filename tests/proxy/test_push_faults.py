@@ -16,7 +16,6 @@ import pytest
 from cache.errors import StoreFull
 from cache.filesystem import FilesystemStore
 from cache.oci.digest import Digest
-from cache.oci.retry import Backoff
 from proxy.spool import BATCH_BYTES
 from tests.fakes.tokens import start_token_server
 from tests.proxy.leaks import nothing_left, until
@@ -35,11 +34,6 @@ DATA = random.Random(11).randbytes(3_000_000)
 DIGEST = Digest.of(DATA)
 UPLOADS = "/v2/org/app/blobs/uploads/"
 WAYS = ["stream", "chunks", "whole", "post"]
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy.pushing.PUSH_BACKOFF", Backoff(tries=5, first_s=0.01, limit_s=30.0))
 
 
 @pytest.fixture
