@@ -128,6 +128,15 @@ class Blobs:
             descriptor = Descriptor(media_type=BLOB_TYPE, digest=digest, size=size_bytes)
             await self._catalog.add_member(route.namespace, route.repository, descriptor)
 
+    async def find_lost(self, route: Proxied, digest: Digest) -> StoredBlob | None:
+        """A blob that the store holds and that the repository once had, whatever the upstream says now.
+
+        Not to be shown to anybody: only to be given back to the repository.
+        """
+        size_bytes = await self._store.stat(digest)
+        member = await self._catalog.member(route.namespace, route.repository, digest)
+        return StoredBlob(digest, size_bytes) if size_bytes is not None and member is not None else None
+
     def doubt(self, route: Proxied) -> None:
         """Forgets what was seen of a repository lately: the upstream says that it misses something."""
         for key in [key for key in self._seen if key[:2] == (route.namespace, route.repository)]:

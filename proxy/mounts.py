@@ -73,6 +73,20 @@ class Mounts:
                 return True
         return False
 
+    async def restore(self, target: Proxied, digest: Digest, caller: Caller) -> bool:
+        """True when the upstream has the blob, or has it again because we hold what its repository once had.
+
+        Raises RegistryError as the upstream does.
+        """
+        lost = await self._blobs.find_lost(target, digest)
+        if lost is None:
+            client = self._upstreams.client(target.upstream, caller)
+            return await client.head_blob(target.repository, digest) is not None
+        key = (str(target), digest, caller.fingerprint)
+        await self._copies.run(key, lambda: self._copy(target, target, lost, caller))
+        await self._blobs.add(target, digest, lost.size_bytes)
+        return True
+
     async def _into_hosted(self, target: Hosted, source: Route, digest: Digest, caller: Caller) -> bool:
         found = await self._find(source, digest, self._reader(source, target, caller))
         if found is not None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Mapping
 
+import structlog
 from aiohttp import web
 
 from cache.oci.client import PutReply
 from cache.oci.digest import Digest
+from cache.oci.errors import RegistryError
 from cache.oci.manifest import parse_manifest
 from proxy.call import Call
 from proxy.errors import BodyBroken, InvalidRequest, TooLarge, Unknown
@@ -34,12 +37,18 @@ PushRequest = (
 )
 MAX_MANIFEST_BYTES = 8 << 20
 CHUNK_BYTES = 256 * 1024
+SPARED_BYTES = 256 * 1024
+"""A blob of this size is worth looking for where it may be already, although the client is about to send it."""
+
+log = structlog.get_logger()
 
 
 async def start_upload(services: Services, call: Call, request: StartUpload) -> web.Response:
     """A new upload; or the blob whole in this request; or mounted from where it is."""
     if request.mount is not None and await _mounted(services, call, request.mount, request.source):
         return _blob_created(services, call, request.mount)
+    if request.digest is not None and await _spared(services, call, request.digest):
+        return _blob_created(services, call, request.digest)
     upload_id = await services.uploads.add(await _new_upload(services, call), call.route, call.owner)
     if request.digest is not None:
         try:
@@ -59,15 +68,40 @@ async def _mounted(services: Services, call: Call, digest: Digest, source: str |
     def is_readable(place: Route) -> bool:
         return services.config.rules.allow(call.caller.who, str(place), Right.READ)
 
-    if source is None:
-        own = (call.route,) if isinstance(call.route, Hosted) else ()
-        places = filter(is_readable, dict.fromkeys((*own, *services.sightings.places(digest))))
-        return await services.mounts.mount_from_any(call.route, tuple(places), digest, call.caller)
-    try:
-        place = route(services.config, source, call.http.query.get("ns"))
-    except Unknown:
+    async def mounted_from(place: Route) -> bool:
+        return is_readable(place) and await services.mounts.mount(call.route, place, digest, call.caller)
+
+    if source is not None:
+        try:
+            return await mounted_from(route(services.config, source, call.http.query.get("ns")))
+        except Unknown:
+            return False
+    brought = services.sightings.brought(digest, call.owner)
+    if brought is not None and brought != call.route and await mounted_from(brought):
+        return True
+    own = (call.route,) if isinstance(call.route, Hosted) else ()
+    places = filter(is_readable, dict.fromkeys((*own, *services.sightings.places(digest))))
+    return await services.mounts.mount_from_any(call.route, tuple(places), digest, call.caller)
+
+
+async def _spared(services: Services, call: Call, digest: Digest) -> bool:
+    """Whether the repository has got the blob without the body of this request, which is the whole blob.
+
+    The body is read to its end all the same: few clients understand a reply that comes before.
+    """
+    size_bytes = call.http.content_length
+    if size_bytes is None or size_bytes < SPARED_BYTES:
         return False
-    return is_readable(place) and await services.mounts.mount(call.route, place, digest, call.caller)
+    try:
+        if not await _mounted(services, call, digest, None):
+            return False
+    except RegistryError as error:
+        log.info("upload_not_spared", repository=str(call.route), digest=str(digest), reason=str(error))
+        return False
+    with contextlib.suppress(BodyBroken):
+        async for _ in _chunks(call.http):
+            pass
+    return True
 
 
 async def _new_upload(services: Services, call: Call) -> Upload:
@@ -87,7 +121,11 @@ async def upload_chunk(services: Services, call: Call, request: UploadChunk) -> 
 
 async def finish_upload(services: Services, call: Call, request: FinishUpload) -> web.Response:
     """Takes the last bytes of an upload; says so when the blob is where it belongs."""
-    await services.uploads.finish(request.upload, call.route, call.owner, request.digest, _body(call))
+    is_first = services.uploads.received_bytes(request.upload, call.route, call.owner) == 0
+    if is_first and await _spared(services, call, request.digest):
+        await services.uploads.cancel(request.upload, call.route, call.owner)
+    else:
+        await services.uploads.finish(request.upload, call.route, call.owner, request.digest, _body(call))
     return _blob_created(services, call, request.digest)
 
 
@@ -183,7 +221,7 @@ async def _chunks(http: web.Request) -> AsyncIterator[bytes]:
 
 
 def _blob_created(services: Services, call: Call, digest: Digest) -> web.Response:
-    services.sightings.note(call.route, digest)
+    services.sightings.note_push(call.route, digest, call.owner)
     return _created(call, f"blobs/{digest}", digest)
 
 

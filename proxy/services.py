@@ -111,6 +111,7 @@ def make_services(config: ProxyConfig, store: Store, transport: Transport, envir
     blobs = Blobs(store, catalog, ask, fills)
     manifests = Manifests(HeldManifests(catalog), ask)
     hosted = HostedRepositories(store, catalog)
+    mounts = Mounts(store, blobs, hosted, upstreams, access, accounts)
     uploads = UploadSessions()
     metrics.watch(fetches=fills.__len__, uploads=uploads.__len__)
     return Services(
@@ -127,11 +128,11 @@ def make_services(config: ProxyConfig, store: Store, transport: Transport, envir
         manifests=manifests,
         hosted=hosted,
         uploads=uploads,
-        mounts=Mounts(store, blobs, hosted, upstreams, access, accounts),
+        mounts=mounts,
         lookup=Lookup(blobs, manifests, hosted),
         catalog=catalog,
         tags=UpstreamTags(upstreams),
         referrers=Referrers(catalog, hosted, manifests, upstreams),
         sightings=Sightings(),
-        manifest_pushes=ManifestPushes(upstreams, manifests, blobs),
+        manifest_pushes=ManifestPushes(upstreams, manifests, blobs, mounts),
     )

@@ -16,6 +16,16 @@ class Sightings:
 
     def __init__(self) -> None:
         self._places: LRUCache[Digest, tuple[Route, ...]] = LRUCache(MAX_BLOBS)
+        self._brought: LRUCache[tuple[Digest, str], Route] = LRUCache(MAX_BLOBS)
+
+    def note_push(self, route: Route, digest: Digest, who: str) -> None:
+        """Notes that the repository has the blob, and who brought it there."""
+        self._brought[(digest, who)] = route
+        self.note(route, digest)
+
+    def brought(self, digest: Digest, who: str) -> Route | None:
+        """Where this very identity brought the blob last: that it is there is nothing new to them."""
+        return self._brought.get((digest, who))
 
     def note(self, route: Route, digest: Digest) -> None:
         """Notes that the repository has the blob."""

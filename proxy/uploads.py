@@ -24,6 +24,7 @@ from proxy.ranges import ByteRange
 from proxy.routing import Hosted, Route, same_place
 
 IDLE_S = 3600.0
+SWEEP_S = 60.0
 MAX_SESSIONS = 10_000
 
 log = structlog.get_logger()
@@ -107,6 +108,7 @@ class UploadSessions:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._sessions: dict[str, _Session] = {}
+        self._sweep_at = clock()
 
     def __len__(self) -> int:
         """How many there are."""
@@ -114,14 +116,19 @@ class UploadSessions:
 
     async def add(self, upload: Upload, route: Route, owner: str) -> str:
         """The id of a new session; sessions long untouched are given up. Raises TooLarge when there are too many."""
-        oldest = self._clock() - IDLE_S
-        for upload_id in [key for key, held in self._sessions.items() if held.is_idle_since(oldest)]:
-            await self._drop(upload_id)
+        if self._clock() >= self._sweep_at:
+            await self._sweep()
         if len(self._sessions) >= MAX_SESSIONS:
             raise TooLarge(f"more than {MAX_SESSIONS} uploads are under way")
         upload_id = secrets.token_urlsafe(24)
         self._sessions[upload_id] = _Session(upload, route, owner, self._clock())
         return upload_id
+
+    async def _sweep(self) -> None:
+        self._sweep_at = self._clock() + SWEEP_S
+        oldest = self._clock() - IDLE_S
+        idle = [upload_id for upload_id, session in self._sessions.items() if session.is_idle_since(oldest)]
+        await asyncio.gather(*map(self._drop, idle))
 
     async def append(self, upload_id: str, route: Route, owner: str, body: Body) -> int:
         """Takes a chunk and returns how many bytes are there in all.
@@ -168,8 +175,7 @@ class UploadSessions:
 
     async def close(self) -> None:
         """Gives up all uploads."""
-        for upload_id in list(self._sessions):
-            await self._drop(upload_id)
+        await asyncio.gather(*map(self._drop, list(self._sessions)))
 
     @asynccontextmanager
     async def _held(self, upload_id: str, route: Route, owner: str) -> AsyncIterator[Upload]:

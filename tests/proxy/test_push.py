@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
@@ -15,7 +18,9 @@ from cache.oci.credentials import Credential
 from cache.oci.digest import Digest
 from cache.oci.errors import Denied
 from cache.oci.layer import Layer
+from tests.fakes.tokens import TokenRegistry
 from tests.peers import Registry, start_registry
+from tests.proxy.leaks import nothing_left
 from tests.proxy.running import (
     UPSTREAM,
     chunks_of,
@@ -209,3 +214,93 @@ async def test_lookup_of_nonsense_and_of_what_is_not_known(tmp_path: Path):
                 assert response.status == 400
         async with session.post(url, data=encode_request("org/app", [CacheKey("0" * 64)])) as response:
             assert response.status == 503  # an upstream that is down is not a miss
+
+
+async def put_blob(session: aiohttp.ClientSession, way: str, repository: str, data: bytes) -> int:
+    """Pushes a blob of which the proxy is told size and digest before its bytes."""
+    uploads, digest = f"/v2/{repository}/blobs/uploads/", Digest.of(data)
+    if way == "post":
+        async with session.post(f"{uploads}?digest={digest}", data=data) as response:
+            return response.status
+    async with session.post(uploads) as response:
+        location = response.headers["Location"]
+    async with session.put(f"{location}?digest={digest}", data=data) as response:
+        return response.status
+
+
+@pytest.mark.parametrize("way", ["post", "put"])
+async def test_what_is_elsewhere_at_the_upstream_is_mounted_and_not_uploaded(
+    registry: Registry, tmp_path: Path, way: str
+):
+    data = make_image().blobs[make_image().layer]
+    who, other = ({"Authorization": aiohttp.encode_basic_auth(name, "x")} for name in ("one", "other"))
+    async with running_proxy(tmp_path, {UPSTREAM: registry.url}) as proxy:
+        async with aiohttp.ClientSession(proxy.url, headers=who) as session:
+            assert await put_blob(session, way, "org/one", data) == 201
+            assert await put_blob(session, way, "org/two", data) == 201
+        assert registry.count("PUT", "/blobs/uploads/") == 1
+        async with aiohttp.ClientSession(proxy.url, headers=other) as session:
+            assert await put_blob(session, way, "org/three", data) == 201
+        assert registry.count("PUT", "/blobs/uploads/") == 2, "of what others brought, nobody learns by pushing it"
+    for repository in ("org/one", "org/two", "org/three"):
+        assert (await get(f"{registry.url}/v2/{repository}/blobs/{Digest.of(data)}"))[2] == data
+
+
+async def test_a_push_to_a_registry_with_tokens(token_registry: TokenRegistry, tmp_path: Path):
+    image = make_image()
+    owner = Credential(token_registry.username, token_registry.password)
+    async with running_proxy(tmp_path, {UPSTREAM: token_registry.registry.url}) as proxy:
+        token_registry.tokens.issue_bad_tokens = 1
+        async with client_of(proxy.url, owner) as client:
+            await push(client, "org/app", "1", image)
+        async with client_of(proxy.url) as client:
+            with pytest.raises(Denied):
+                await client.start_upload("org/app")
+    async with client_of(token_registry.registry.url, owner) as client:
+        assert (await client.get_manifest("org/app", "1")).raw == image.manifest.raw
+
+
+@asynccontextmanager
+async def cutting(target: Registry, at_bytes: int) -> AsyncIterator[str]:
+    """A way to the registry that breaks once, after so many bytes of one connection."""
+    host, _, port = target.host.partition(":")
+    cuts = iter([at_bytes])
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limited: bool) -> None:
+        carried = 0
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+            carried += len(data)
+            if limited and carried > at_bytes and next(cuts, None) is not None:
+                break
+        writer.transport.abort()
+
+    async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection(host, int(port))
+        await asyncio.gather(carry(reader, back, True), carry(there, writer, False), return_exceptions=True)
+        writer.transport.abort()
+
+    server = await asyncio.start_server(connect, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_real_registry_whose_connection_breaks_gets_it_all_the_same(
+    registry: Registry, tmp_path: Path, stream: bool
+):
+    data = bytes(range(256)) * 12_000
+    digest = Digest.of(data)
+    async with cutting(registry, 1_000_000) as url, running_proxy(tmp_path, {UPSTREAM: url}) as proxy:
+        async with client_of(proxy.url) as client, nothing_left(tmp_path / "store"):
+            location = await client.start_upload("org/app")
+            async with chunks_of(data)() as chunks:
+                if stream:
+                    location = await client.patch_upload(location, chunks)
+                    await client.put_upload(location, digest)
+                else:
+                    await client.put_upload(location, digest, chunks, len(data))
+        assert await proxy.store.stat(digest) == len(data)
+    assert (await get(f"{registry.url}/v2/org/app/blobs/{digest}"))[2] == data
+    assert registry.count("POST", "/blobs/uploads/") == 2 or registry.count("GET", "/blobs/uploads/") == 1

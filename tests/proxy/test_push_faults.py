@@ -15,11 +15,12 @@ import pytest
 
 from cache.errors import StoreFull
 from cache.filesystem import FilesystemStore
+from cache.oci import media_types
 from cache.oci.digest import Digest
 from proxy.spool import BATCH_BYTES
 from tests.fakes.tokens import start_token_server
 from tests.proxy.leaks import nothing_left, until
-from tests.proxy.running import UPSTREAM, Proxy, get, running_proxy
+from tests.proxy.running import UPSTREAM, Proxy, get, make_image, running_proxy
 from tests.proxy.upload_upstream import (
     Fault,
     UploadUpstream,
@@ -351,3 +352,48 @@ async def test_many_pushes_at_a_slow_upstream_stay_in_bounded_memory(proxy: Prox
         for location, blob in zip(locations, blobs, strict=True):
             assert await finish(session, location, Digest.of(blob)) == 201
     assert upstream.blobs == {str(Digest.of(blob)): blob for blob in blobs}
+
+
+async def test_an_upstream_that_does_not_mount_is_not_asked_for_ever(proxy: Proxy, upstream: UploadUpstream):
+    async with aiohttp.ClientSession(proxy.url) as session:
+        for number in range(5):
+            upstream.faults["POST"] = [answer(405, "UNSUPPORTED")] if number < 3 else []
+            async with session.post(f"{UPLOADS}?mount={DIGEST}&from=org/base") as response:
+                assert response.status == 202
+            async with session.delete(response.headers["Location"]) as response:
+                assert response.status == 204
+    assert sum(method == "POST" and "mount=" in path for method, path in upstream.seen) == 3
+
+
+async def put_manifest(proxy: Proxy, tag: str, raw: bytes) -> tuple[int, str]:
+    headers = {"Content-Type": media_types.OCI_MANIFEST}
+    url = f"{proxy.url}/v2/org/app/manifests/{tag}"
+    async with aiohttp.ClientSession() as session, session.put(url, data=raw, headers=headers) as response:
+        return await said(response)
+
+
+async def test_a_manifest_is_sent_again_when_the_failure_is_temporary(proxy: Proxy, upstream: UploadUpstream):
+    upstream.faults["PUT"] = [answer(503), answer(429, "TOOMANYREQUESTS", Retry_After="0")]
+    raw = make_image().manifest.raw
+    assert await put_manifest(proxy, "1", raw) == (201, "")
+    assert upstream.manifests == {"1": raw}
+    assert (await get(f"{proxy.url}/v2/org/app/manifests/1"))[2] == raw
+
+
+async def test_after_a_push_of_unknown_outcome_the_old_tag_is_not_served(proxy: Proxy, upstream: UploadUpstream):
+    old, new = make_image(1).manifest.raw, make_image(2).manifest.raw
+    assert await put_manifest(proxy, "1", old) == (201, "")
+    upstream.faults["PUT"] = [answer(503)] * 9
+    assert (await put_manifest(proxy, "1", new))[0] == 502
+    upstream.manifests["1"] = new  # it was taken all the same
+    assert (await get(f"{proxy.url}/v2/org/app/manifests/1"))[2] == new
+
+
+async def test_blobs_that_the_upstream_has_lost_are_given_back_to_it(proxy: Proxy, upstream: UploadUpstream):
+    upstream.misses_blobs, image = True, make_image()
+    for data in image.blobs.values():
+        assert await push(proxy, "whole", data) == (201, "")
+    held, upstream.blobs = upstream.blobs, {}
+    assert await put_manifest(proxy, "1", image.manifest.raw) == (201, "")
+    assert upstream.blobs == held
+    assert await put_manifest(proxy, "2", make_image(2).manifest.raw) == (400, "MANIFEST_BLOB_UNKNOWN")
