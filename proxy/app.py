@@ -35,6 +35,7 @@ def make_app(services: Services) -> web.Application:
     check_host = refuse_unknown_hosts(lambda: known(services.config.hosts))
     app = web.Application(middlewares=[watch.handle, answer_errors, check_host])
     app.on_response_prepare.append(watch.prepare)
+    app.router.add_get("/", endpoints.status)
     app.router.add_get("/healthz", endpoints.health)
     app.router.add_get("/readyz", endpoints.ready)
     app.router.add_get("/metrics", endpoints.metrics)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from cache.store import Store
 from cache.stores import open_store
 from proxy.app import RunningProxy, serve
 from proxy.check import file_problems
+from proxy.client_config import CLIENTS, print_client_config
 from proxy.config import LogStyle, ProxyConfig
 from proxy.errors import ConfigError
 from proxy.log import configure_logging
@@ -39,15 +41,27 @@ log = structlog.get_logger()
             ["--config", "config_file"], metavar="FILE", help="A TOML file with these options by these names."
         ),
         click.Option(["--check-config"], is_flag=True, help="Say whether the configuration can be used, and end."),
+        click.Option(
+            ["--print-client-config", "client"],
+            type=click.Choice(list(CLIENTS)),
+            help="Say what to tell this client so that it uses the proxy, and end.",
+        ),
     ],
 )
-def command(config_file: str | None, check_config: bool, **options: str | tuple[str, ...] | None) -> None:
+def command(
+    config_file: str | None, check_config: bool, client: str | None, **options: str | tuple[str, ...] | None
+) -> None:
     """Serve the registry proxy: a pull-through cache, a push proxy and hosted cache repositories."""
     said = _said(options)
 
-    def load() -> ProxyConfig:
-        return _load(said, Path(config_file) if config_file is not None else None)
+    file = Path(config_file) if config_file is not None else None
 
+    def load() -> ProxyConfig:
+        return _load(said, file)
+
+    if client is not None:
+        print(print_client_config(client, _configured(said, file), socket.gethostname()), end="")
+        return
     config = load()
     if check_config:
         print("\n".join(("ok", *summarize(config))))
@@ -57,12 +71,17 @@ def command(config_file: str | None, check_config: bool, **options: str | tuple[
 
 
 def _load(said: Values, config_file: Path | None) -> ProxyConfig:
-    """The configuration as the command line and the file say it now. Raises ConfigError."""
-    values = over(said, parse_toml(_read_config(config_file))) if config_file is not None else said
-    config = make_config(values, _default_store())
+    """The configuration as the command line and the files say it now. Raises ConfigError."""
+    config = _configured(said, config_file)
     if problems := file_problems(config):
         raise ConfigError(problems)
     return config
+
+
+def _configured(said: Values, config_file: Path | None) -> ProxyConfig:
+    """The configuration, before the files that it names have been looked at. Raises ConfigError."""
+    values = over(said, parse_toml(_read_config(config_file))) if config_file is not None else said
+    return make_config(values, _default_store())
 
 
 def _said(options: Mapping[str, str | tuple[str, ...] | None]) -> Values:

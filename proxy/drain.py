@@ -21,10 +21,16 @@ class Drain:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self._started_at = clock()
         self._probed_at: float | None = None
         self.draining = False
         self.requests = 0
         """Requests being answered."""
+
+    @property
+    def up_s(self) -> float:
+        """How long the proxy has been there."""
+        return self._clock() - self._started_at
 
     def probed(self) -> None:
         """Notes that somebody asked whether the proxy is ready: there is a load balancer."""

@@ -45,6 +45,8 @@ from proxy.request import (
 from proxy.rights import Right
 from proxy.routing import Proxied, route
 from proxy.services import Services
+from proxy.status import read_status
+from proxy.status_page import SECURITY_HEADERS, render_status
 
 READY_TTL_S = 5.0
 LOOKUP_BYTES = 1 << 20
@@ -192,6 +194,11 @@ class Endpoints:
                 return web.Response(status=503, text="the store does not work\n")
             self._ready_until = time.monotonic() + READY_TTL_S
         return web.Response(text="ready\n")
+
+    async def status(self, http: web.Request) -> web.Response:
+        """How the proxy is, as a page for people."""
+        page = render_status(read_status(self._services))
+        return web.Response(text=page, content_type="text/html", headers=SECURITY_HEADERS)
 
     async def metrics(self, http: web.Request) -> web.Response:
         """What the proxy counts, for Prometheus."""

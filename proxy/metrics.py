@@ -49,6 +49,9 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.version = metadata.version("crossdock")
+        self.last_status: dict[str, int | None] = {}
+        """What each upstream answered last; None = nothing."""
         self._upstreams: frozenset[str] = frozenset()
         self._requests = self._counter("proxy_requests", "Requests answered.", "kind", "outcome")
         self._durations = _Children(
@@ -91,7 +94,7 @@ class Metrics:
         self._fetches = Gauge("proxy_inflight_fetches", "Blobs being fetched from upstreams.", registry=self.registry)
         self._uploads = Gauge("proxy_uploads_open", "Uploads under way.", registry=self.registry)
         build = Info("crossdock_build", "This program.", registry=self.registry)
-        build.info({"version": metadata.version("crossdock")})
+        build.info({"version": self.version})
 
     def _counter(self, name: str, text: str, *labels: str) -> _Children[Counter]:
         return _Children(Counter(name, text, labels, registry=self.registry))
@@ -99,6 +102,22 @@ class Metrics:
     def expose(self) -> bytes:
         """All of it in Prometheus' text format."""
         return generate_latest(self.registry)
+
+    def total(self, name: str, **labels: str) -> int:
+        """The sum of a metric's samples that have these labels. Looks through all of them: not for a hot path."""
+        return int(
+            sum(
+                sample.value
+                for metric in self.registry.collect()
+                for sample in metric.samples
+                if sample.name == name and labels.items() <= sample.labels.items()
+            )
+        )
+
+    def remaining(self, upstream: str) -> int | None:
+        """What an upstream last said to be left of its rate limit; None when it never did."""
+        value = self.registry.get_sample_value("proxy_rate_limit_remaining", {"upstream": upstream})
+        return int(value) if value is not None else None
 
     def watch(self, fetches: Callable[[], int], uploads: Callable[[], int]) -> None:
         """Says where to look for what goes on now."""
@@ -144,6 +163,7 @@ class Metrics:
             return
         self._upstream_requests[(registry, f"{status // 100}xx" if status is not None else "none")].inc()
         self._upstream_waits[(registry,)].observe(seconds)
+        self.last_status[registry] = status
         if status == 429:
             self._rate_limited[(registry,)].inc()
         remaining = headers.get("ratelimit-remaining", "").partition(";")[0].strip()

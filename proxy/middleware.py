@@ -110,8 +110,6 @@ class RequestWatch:
             self._metrics.pushed(*pushed)
         if isinstance(done.error, CacheError):
             self._metrics.store_failed()
-        if answered.outcome == "stale":
-            self._metrics.stale_served(done.upstream, "failed")
 
 
 def _done(request: web.Request, response: web.StreamResponse | None) -> Done:

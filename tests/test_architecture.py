@@ -36,10 +36,9 @@ LEVELS = {
         cache.s3_capabilities cache.s3_part_sizes cache.s3_patience cache.singleflight cache.together cache.verify
         cache.oci.challenge cache.oci.networks cache.oci.reach cache.oci.redirect cache.oci.referrers cache.oci.replies
         cache.oci.retry cache.oci.sending
-        proxy.admission proxy.audit proxy.config proxy.freshness proxy.hosts proxy.negotiation proxy.options
-        proxy.ranges proxy.reload proxy.replies proxy.request proxy.routing proxy.secret_text proxy.settings
-        proxy.summary
-        proxy.circuit proxy.quota
+        proxy.admission proxy.audit proxy.circuit proxy.client_config proxy.config proxy.freshness proxy.hosts
+        proxy.negotiation proxy.options proxy.quota proxy.ranges proxy.reload proxy.replies proxy.request proxy.routing
+        proxy.secret_text proxy.settings proxy.status_page proxy.summary
         builder.chmod builder.copy_rules builder.dockerfile.config_syntax builder.dockerfile.directives
         builder.dockerfile.durations builder.dockerfile.expansion builder.dockerfile.glob builder.dockerfile.heredocs
         builder.dockerfile.lines builder.dockerfile.mounts builder.dockerfile.parser builder.dockerfile.statement
@@ -66,8 +65,7 @@ LEVELS = {
         cache.catalog cache.layers cache.stores cache.warm
         proxy.absences proxy.access proxy.authenticate proxy.blobs proxy.drain proxy.fills proxy.forwarded proxy.held
         proxy.hosted proxy.intake proxy.lookup proxy.manifest_pushes proxy.manifests proxy.mounts proxy.referrers
-        proxy.sender proxy.services proxy.tags proxy.uploads
-        proxy.asking proxy.sources proxy.stale
+        proxy.asking proxy.sender proxy.services proxy.sources proxy.stale proxy.status proxy.tags proxy.uploads
         builder.bases builder.execute builder.layers builder.mounting builder.perform builder.push builder.run
         builder.stage_root builder.step_cache
     """,

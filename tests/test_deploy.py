@@ -110,3 +110,9 @@ def test_no_pod_is_privileged():
 def test_the_builder_honours_the_jobs_flags():
     given = {argument.partition("=")[0] for argument in container(one("Job")["spec"]["template"])["args"]}
     assert given <= {spelling for flag in flags.HONOURED for spelling in flag.spellings}
+
+
+def test_transfers_may_end_before_the_pod_does():
+    config = make_config(parse_toml(one("ConfigMap", "proxy.yaml")["data"]["crossdock.toml"]), "memory:")
+    spec = one("Deployment", "proxy.yaml")["spec"]["template"]["spec"]
+    assert config.drain_s + 5 <= spec["terminationGracePeriodSeconds"]

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import re
+import shutil
 import signal
 import socket
 import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import aiohttp
@@ -17,27 +14,8 @@ import pytest
 
 from cache.filesystem import FilesystemStore
 from cache.oci.digest import Digest
+from tests.proxy.processes import COMMAND, started
 from tests.proxy.running import get, scripted_upstream
-
-ROOT = Path(__file__).parent.parent.parent
-COMMAND = [sys.executable, str(ROOT / "crossdock.py"), "proxy"]
-
-
-@contextmanager
-def started(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A proxy of its own process on a free port; its URL is what it says."""
-    command = [*COMMAND, "--listen", "127.0.0.1:0", *options]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    assert process.stdout is not None
-    try:
-        line = process.stdout.readline()
-        match = re.match(r"Crossdock proxy listening on (http://127\.0\.0\.1:\d+) ", line)
-        assert match, line
-        yield process, match[1]
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
 
 
 def refused(*options: str) -> tuple[int, str]:
@@ -49,16 +27,80 @@ def refused(*options: str) -> tuple[int, str]:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_stops_when_it_is_told_to(tmp_path: Path, number: signal.Signals):
-    with started("--store", f"file://{tmp_path}/store") as (process, url):
-        assert asyncio.run(get(f"{url}/healthz"))[0] == 200
-        process.send_signal(number)
-        assert process.wait(20) == 0
+    with started(tmp_path) as process:
+        assert asyncio.run(get(f"{process.url}/healthz"))[0] == 200
+        process.popen.send_signal(number)
+        assert process.popen.wait(20) == 0
+
+
+async def test_it_starts_and_is_ready_while_an_upstream_is_down(tmp_path: Path):
+    with started(tmp_path, "--upstream", "up.test=http://127.0.0.1:1", "--default-upstream", "up.test") as process:
+        assert (await get(f"{process.url}/readyz"))[0] == 200
+        assert (await get(f"{process.url}/v2/org/app/manifests/1"))[0] == 503
+        assert (await get(f"{process.url}/readyz"))[0] == 200
+
+
+async def test_it_is_not_ready_without_its_store(tmp_path: Path):
+    with started(tmp_path) as process:
+        shutil.rmtree(tmp_path / "store")
+        (tmp_path / "store").write_text("")
+        status, _, body = await get(f"{process.url}/readyz")
+        assert (status, body) == (503, b"the store does not work\n")
+        assert (await get(f"{process.url}/healthz"))[0] == 200
+
+
+def checked(*options: str) -> str:
+    """What --check-config says of a configuration that can be used."""
+    command = [*COMMAND, *options, "--check-config"]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+
+
+def test_a_configuration_is_checked_without_opening_anything(tmp_path: Path):
+    (tmp_path / "tokens").write_text("ci:a-token-that-nobody-sees\n")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        said = checked(
+            *("--listen", f"127.0.0.1:{taken.getsockname()[1]}", "--store", f"file://{tmp_path}/store"),
+            *(
+                "--upstream",
+                "up.test=http://up.test tag-ttl=5m mirror=http://mirror.test",
+                "--default-upstream",
+                "up.test",
+            ),
+            *("--tokens", f"{tmp_path}/tokens", "--rule", "ci,bob cache/ write,read", "--rule", "admin * all"),
+        )
+    assert not (tmp_path / "store").exists()
+    assert said.splitlines()[0] == "ok"
+    assert said.splitlines()[2:] == [
+        "upstream up.test (default): http://up.test; mirror http://mirror.test; tag-ttl 300s",
+        "hosted cache",
+        "rule bob,ci cache read,write",
+        "rule admin * all",
+    ]
+    assert "a-token-that-nobody-sees" not in said
+
+
+def test_all_faults_of_the_files_are_found_at_once(tmp_path: Path):
+    (tmp_path / "users").write_text("bob:plain-text-password\nci\n")
+    for name in ("cert", "key"):
+        (tmp_path / name).write_text("not PEM")
+    status, said = refused(
+        *("--check-config", "--users", f"{tmp_path}/users", "--tokens", f"{tmp_path}/none", "--rule", "bob * read"),
+        *("--tls-cert", f"{tmp_path}/cert", "--tls-key", f"{tmp_path}/key", "--spool-dir", f"{tmp_path}/nowhere"),
+        *("--upstream", f"up.test=http://up.test account={tmp_path}/config.json"),
+    )
+    assert status == 2
+    for part in ("users line 1", "users line 2", "none", "cert", "nowhere", "config.json"):
+        assert f"{tmp_path}/{part}" in said, part
+    assert "plain-text-password" not in said
 
 
 def test_a_config_file_with_options_over_it(tmp_path: Path):
     file = tmp_path / "crossdock.toml"
     file.write_text(f'listen = "nonsense"\nstore = "file://{tmp_path}/store"\nupstream = []\nhosted = ["mine"]\n')
-    with started("--config", str(file)) as (_, url):
+    with started(tmp_path, "--config", str(file)) as process:
+        url = process.url
         assert asyncio.run(get(f"{url}/v2/mine/x/manifests/1"))[2].count(b"MANIFEST_UNKNOWN") == 1
         assert asyncio.run(get(f"{url}/v2/cache/x/manifests/1"))[2].count(b"NAME_UNKNOWN") == 1
 
@@ -100,21 +142,20 @@ async def test_a_killed_proxy_leaves_only_whole_blobs(tmp_path: Path):
     path = f"/v2/org/app/blobs/{digest}"
     async with scripted_upstream() as upstream:
         upstream.blobs, upstream.pause_at = {str(digest): data}, 3_000_000
-        where = ("--store", f"file://{tmp_path}/store", "--upstream", f"up.test={upstream.url}")
-        options = (*where, "--default-upstream", "up.test")
-        with started(*options) as (process, url):
-            async with aiohttp.ClientSession() as session, session.get(url + path) as response:
+        options = ("--upstream", f"up.test={upstream.url}", "--default-upstream", "up.test")
+        with started(tmp_path, *options) as process:
+            async with aiohttp.ClientSession() as session, session.get(process.url + path) as response:
                 await response.content.readexactly(2_000_000)
-                process.kill()
-                process.wait()
+                process.popen.kill()
+                process.popen.wait()
                 with pytest.raises(aiohttp.ClientError):
                     await response.read()
         store = FilesystemStore(tmp_path / "store")
         assert [digest async for digest, _ in store.blobs()] == []
         upstream.go_on.set()
-        with started(*options) as (_, url):
-            assert (await get(url + path))[2] == data
-            assert (await get(url + path))[1]["X-Cache"] == "hit"
+        with started(tmp_path, *options) as process:
+            assert (await get(process.url + path))[2] == data
+            assert (await get(process.url + path))[1]["X-Cache"] == "hit"
         held = [found async for found, _ in store.blobs()]
         assert held == [digest]
         async with store.open(digest) as chunks:
