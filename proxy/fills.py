@@ -51,6 +51,11 @@ class Fill:
         self.spool = spool
         self._opened.set_result(spool)
 
+    @property
+    def failed(self) -> bool:
+        """Whether who follows it gets no more."""
+        return self.spool is not None and self.spool.failed
+
     def fail(self, error: Exception) -> None:
         """Says why there is nothing, or no more, to be had; nothing happens when all is here already."""
         if self.spool is not None:
@@ -82,7 +87,7 @@ class Fills:
     def __init__(self, intakes: Intakes) -> None:
         self._intakes = intakes
         self._running: dict[Digest, Fill] = {}
-        self._tasks: dict[Digest, asyncio.Task[None]] = {}
+        self._tasks: dict[Fill, asyncio.Task[None]] = {}
         self._slots: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(FILLS_PER_UPSTREAM))
 
     def __len__(self) -> int:
@@ -90,8 +95,9 @@ class Fills:
         return len(self._running)
 
     def running(self, digest: Digest) -> Fill | None:
-        """The fill of this blob, if one runs."""
-        return self._running.get(digest)
+        """The fill of this blob, if one runs; one that has failed and is being tidied up does not."""
+        fill = self._running.get(digest)
+        return None if fill is not None and fill.failed else fill
 
     def start(
         self, upstream: str, digest: Digest, owner: object, source: BlobSource, opened: Callable[[int], Awaitable[None]]
@@ -103,14 +109,14 @@ class Fills:
         """
         fill = self._running[digest] = Fill(digest, owner)
         running = self._run(fill, self._slots[upstream], source, opened)
-        self._tasks[digest] = asyncio.create_task(running, name=f"fill {digest}")
+        self._tasks[fill] = asyncio.create_task(running, name=f"fill {digest}")
         return fill
 
     async def settled(self, digest: Digest) -> None:
         """Returns when the store has what a fill has brought whole, if one has; at once otherwise."""
         fill = self._running.get(digest)
         if fill is not None and fill.spool is not None and fill.spool.sealed:
-            await asyncio.wait([self._tasks[digest]])
+            await asyncio.wait([self._tasks[fill]])
 
     async def close(self) -> None:
         """Ends all fills; who reads them gets a short body."""
@@ -131,7 +137,9 @@ class Fills:
         except Exception:  # a fault of ours: readers must not wait for ever
             log.exception("blob_fetch_broke", digest=str(fill.digest))
         finally:
-            del self._running[fill.digest], self._tasks[fill.digest]
+            del self._tasks[fill]
+            if self._running.get(fill.digest) is fill:
+                del self._running[fill.digest]
             fill.fail(failure)
 
     async def _fetch(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
 from cache.errors import StoreUnavailable
@@ -17,9 +18,20 @@ READ_BYTES = 256 * 1024
 """The most that one reader holds in memory."""
 PIECE_BYTES = 64 * 1024
 """Pieces are joined until they are this long: a source that drips must not make a list of thousands."""
+PART_BYTES = 8 << 20
+"""The most that is sent from the file before the reader looks again whether all is well."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class InFile:
+    """Bytes of a spool that are in its file, ``start`` to ``stop`` (exclusive)."""
+
+    file: SpoolFile
+    start: int
+    stop: int
 
 
 class Spool:
@@ -45,6 +57,11 @@ class Spool:
     def buffered_bytes(self) -> int:
         """How much is in memory and not written yet."""
         return self.received_bytes - self._written_bytes
+
+    @property
+    def failed(self) -> bool:
+        """Whether no more will come."""
+        return self._failure is not None
 
     async def append(self, data: bytes) -> None:
         """Adds ``data`` and lets the readers have it. Raises StoreUnavailable when no disk takes it."""
@@ -97,18 +114,27 @@ class Spool:
         """The bytes ``start`` to ``stop`` (exclusive; None = the end, wherever that will be), each as soon as it is
         there. Raises what ``fail`` was given.
         """
+        async for part in self.parts(start, stop):
+            if isinstance(part, bytes):
+                yield part
+                continue
+            position = part.start
+            while position < part.stop:
+                piece = await self._run(part.file.read, position, min(READ_BYTES, part.stop - position))
+                position += len(piece)
+                yield piece
+
+    async def parts(self, start: int, stop: int | None = None) -> AsyncIterator[bytes | InFile]:
+        """As ``read``, but what is on the disk comes as a place in the file, from which the kernel can send it."""
         position = start
         while (end := self.size_bytes if stop is None else stop) is None or position < end:
             ready_bytes = min(self._visible_bytes, self._visible_bytes if end is None else end) - position
             if ready_bytes <= 0 or self._failure is not None:
                 await self._wait()
                 continue
-            piece = self._from_memory(position, ready_bytes)
-            if piece is None:
-                size_bytes = min(ready_bytes, READ_BYTES, self._written_bytes - position)
-                piece = await self._run(self._readable().read, position, size_bytes)
-            position += len(piece)
-            yield piece
+            part = self._part(position, ready_bytes)
+            position += len(part) if isinstance(part, bytes) else part.stop - part.start
+            yield part
         if end == self.size_bytes:
             await self.wait_sealed()
 
@@ -129,17 +155,17 @@ class Spool:
             return self.received_bytes
         return min(self.received_bytes, self.size_bytes - 1)
 
-    def _from_memory(self, position: int, most_bytes: int) -> bytes | None:
-        """Bytes that are not written yet; None when they are to be read from the file."""
+    def _part(self, position: int, most_bytes: int) -> bytes | InFile:
+        """Where to have what comes next from: from memory what is not written yet, the rest from the file."""
         offset = position - self._written_bytes
-        if offset < 0:
-            return None
-        for piece in self._recent:
+        for piece in self._recent if offset >= 0 else ():
             if offset < len(piece):
                 whole = offset == 0 and len(piece) <= most_bytes
                 return piece if whole else piece[offset : offset + most_bytes]
             offset -= len(piece)
-        return None
+        return InFile(
+            self._readable(), position, min(position + most_bytes, position + PART_BYTES, self._written_bytes)
+        )
 
     async def _wait(self) -> None:
         """Returns when something has changed. Raises what ``fail`` was given."""

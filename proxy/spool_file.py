@@ -101,6 +101,10 @@ class SpoolFile:
             raise StoreUnavailable("spool", "read", f"the file ends at {start} of {self.size_bytes} bytes")
         return piece
 
+    def fileno(self) -> int:
+        """The descriptor, for sendfile(2); it stays the same whatever disk the file is on."""
+        return self._fd
+
     def digest(self, algorithm: str) -> Digest:
         """The digest of all that was appended; an algorithm other than the first one reads it again."""
         with self._lock:

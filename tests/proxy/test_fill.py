@@ -13,6 +13,7 @@ import pytest
 from cache.errors import StoreFull
 from cache.filesystem import FilesystemStore
 from cache.oci.digest import Digest
+from proxy.spool_file import SpoolFile
 from tests.peers import Registry
 from tests.proxy.leaks import nothing_left
 from tests.proxy.running import UPSTREAM, chunks_of, client_of, get, running_proxy, scripted_upstream
@@ -81,6 +82,21 @@ async def test_wrong_content_cuts_the_connection_and_is_not_stored(tmp_path: Pat
         upstream.blobs = {str(DIGEST): DATA}
         assert (await get(proxy.url + PATH))[2] == DATA
         assert (await get(proxy.url + PATH))[1]["X-Cache"] == "hit"
+
+
+async def test_a_fill_that_has_failed_is_not_joined_while_it_is_tidied_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    go_on = threading.Event()
+    discard = SpoolFile.discard
+    monkeypatch.setattr(SpoolFile, "discard", lambda file: (go_on.wait(10), discard(file)))
+    async with scripted_upstream() as upstream, running_proxy(tmp_path, {UPSTREAM: upstream.url}) as proxy:
+        upstream.blobs = {str(DIGEST): DATA[:-1] + b"x"}
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await get(proxy.url + PATH)
+        upstream.blobs = {str(DIGEST): DATA}
+        assert (await get(proxy.url + PATH))[2] == DATA
+        go_on.set()
 
 
 async def test_a_connection_that_breaks_is_taken_up_where_it_broke(tmp_path: Path):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -59,6 +60,16 @@ async def test_memory_holds_one_batch_and_readers_take_bounded_pieces(make):
         await spool.append(DATA[start : start + 10_000])
         assert spool.buffered_bytes < BATCH_BYTES + 10_000
     assert max([len(piece) async for piece in spool.read(0, BATCH_BYTES)]) == READ_BYTES
+
+
+async def test_what_is_on_the_disk_comes_as_a_place_in_the_file(make):
+    spool = make(len(DATA))
+    await spool.append(DATA[:BATCH_BYTES])
+    await spool.append(DATA[BATCH_BYTES : BATCH_BYTES + 1000])
+    on_disk, in_memory = [part async for part in spool.parts(10, BATCH_BYTES + 500)]
+    assert os.pread(on_disk.file.fileno(), BATCH_BYTES, on_disk.start) == DATA[10:BATCH_BYTES]
+    assert (on_disk.start, on_disk.stop) == (10, BATCH_BYTES)
+    assert in_memory == DATA[BATCH_BYTES : BATCH_BYTES + 500]
 
 
 @pytest.mark.parametrize("announced", [True, False])
