@@ -29,6 +29,8 @@ FILLS_PER_UPSTREAM = 32
 """Each takes up to a megabyte of memory and a connection."""
 SLOW_S = 60.0
 SLOW_BYTES = 64 * 1024
+STORE_S = 10.0
+"""How long an ending proxy waits for what has come to get into the store."""
 
 log = structlog.get_logger()
 
@@ -50,6 +52,11 @@ class Fill:
         """Says that the upstream has begun to answer."""
         self.spool = spool
         self._opened.set_result(spool)
+
+    @property
+    def whole(self) -> bool:
+        """Whether all has come and is right; it may be on its way into the store still."""
+        return self.spool is not None and self.spool.sealed
 
     @property
     def failed(self) -> bool:
@@ -115,11 +122,14 @@ class Fills:
     async def settled(self, digest: Digest) -> None:
         """Returns when the store has what a fill has brought whole, if one has; at once otherwise."""
         fill = self._running.get(digest)
-        if fill is not None and fill.spool is not None and fill.spool.sealed:
+        if fill is not None and fill.whole:
             await asyncio.wait([self._tasks[fill]])
 
     async def close(self) -> None:
-        """Ends all fills; who reads them gets a short body."""
+        """Ends all fills; who reads them gets a short body. What has come whole still gets into the store."""
+        whole = [task for fill, task in self._tasks.items() if fill.whole]
+        if whole:
+            await asyncio.wait(whole, timeout=STORE_S)
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()

@@ -13,6 +13,7 @@ import pytest
 from cache.errors import StoreFull
 from cache.filesystem import FilesystemStore
 from cache.oci.digest import Digest
+from proxy.intake import Intake
 from proxy.spool_file import SpoolFile
 from tests.peers import Registry
 from tests.proxy.leaks import nothing_left
@@ -97,6 +98,22 @@ async def test_a_fill_that_has_failed_is_not_joined_while_it_is_tidied_up(
         upstream.blobs = {str(DIGEST): DATA}
         assert (await get(proxy.url + PATH))[2] == DATA
         go_on.set()
+
+
+async def test_what_has_come_whole_is_stored_though_the_proxy_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    store = Intake.store
+
+    async def slowly(intake: Intake, digest: Digest) -> bool:
+        await asyncio.sleep(0.1)
+        return await store(intake, digest)
+
+    monkeypatch.setattr(Intake, "store", slowly)
+    async with scripted_upstream() as upstream:
+        upstream.blobs = {str(DIGEST): DATA}
+        for _ in range(2):
+            async with running_proxy(tmp_path, {UPSTREAM: upstream.url}) as proxy:
+                assert (await get(proxy.url + PATH))[2] == DATA
+        assert upstream.count("GET", PATH) == 1
 
 
 async def test_a_connection_that_breaks_is_taken_up_where_it_broke(tmp_path: Path):
