@@ -21,7 +21,7 @@ from yarl import URL
 
 from cache.oci.challenge import Challenge, merge_scopes, parse_challenges
 from cache.oci.credentials import ANONYMOUS, Credential
-from cache.oci.errors import Denied, ErrorDetail, RegistryError
+from cache.oci.errors import Denied, ErrorDetail, InvalidReply, RegistryError
 from cache.oci.observer import UNOBSERVED, Observer
 from cache.oci.reach import Reach
 from cache.oci.redirect import RefusedRedirect, check_step, parse_url
@@ -121,7 +121,13 @@ class Authenticator:
         if challenge.scheme == "basic":
             return self._basic()
         extra = self._tokens.extra_scopes.get((self._origin, scopes), ())
-        return await self._bearer(challenge, merge_scopes(extra, scopes))
+        try:
+            return await self._bearer(challenge, merge_scopes(extra, scopes))
+        except Denied:
+            raise
+        except RegistryError:
+            self._tokens.challenges.pop(self._origin, None)
+            return None  # the registry may have another token server by now: it will say
 
     async def answer(self, headers: Iterable[str], scopes: tuple[str, ...], sent: str | None) -> str | None:
         """What to send after a 401; None when there is nothing new to send. ``sent`` is what was refused.
@@ -130,6 +136,7 @@ class Authenticator:
         """
         offered = {challenge.scheme: challenge for challenge in parse_challenges(headers)}
         if bearer := offered.get("bearer"):
+            self._realm(bearer)  # one that leads nowhere is not remembered
             self._tokens.challenges[self._origin] = bearer
             if bearer.scopes:
                 self._tokens.extra_scopes[(self._origin, scopes)] = bearer.scopes
@@ -228,8 +235,8 @@ def _token(method: str, url: str, body: bytes) -> Token:
     try:
         reply = msgspec.json.decode(body, type=_Reply)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RegistryError(method, url, 200, reason="the token server's reply is not JSON that fits") from error
+        raise InvalidReply(method, url, 200, reason="the token server's reply is not JSON that fits") from error
     value = reply.token or reply.access_token
     if not value or not value.isascii() or not value.isprintable():
-        raise RegistryError(method, url, 200, reason="the token server's reply has no token")
+        raise InvalidReply(method, url, 200, reason="the token server's reply has no token")
     return Token(value, reply.expires_in if reply.expires_in and reply.expires_in > 0 else DEFAULT_LIFETIME_S)

@@ -231,13 +231,13 @@ def _checked_digest(raw: bytes, identifier: str, what: str) -> Digest:
 
 
 def _manifest_type(response: ClientResponse, raw: bytes, what: str) -> str:
-    """What the registry calls the manifest. Raises InvalidManifest for a page that some gateway put in its place."""
+    """What the registry calls the manifest. Raises InvalidManifest for half of one, or a page in its place."""
     media_type = _media_type(response)
-    if media_type not in media_types.MANIFESTS | media_types.INDEXES:
-        try:
-            msgspec.json.decode(raw)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise InvalidManifest(f"{what}: expected JSON, got {media_type or 'something without a type'}") from error
+    try:
+        msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        called = media_type or "something without a type"
+        raise InvalidManifest(f"{what}: expected a JSON object, got {len(raw)} bytes of {called}") from error
     return media_type
 
 

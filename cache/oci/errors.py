@@ -116,7 +116,10 @@ class RateLimited(RegistryError):
 
 
 class InvalidReply(RegistryError):
-    """A reply of success that is none: a page for people, wrong bytes, no length; says nothing about the content."""
+    """A reply that is none: a page for people, wrong bytes, no length, a redirect without end.
+
+    It says nothing about the content.
+    """
 
 
 class Misled(RegistryError):

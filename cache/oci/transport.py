@@ -126,7 +126,7 @@ class Transport:
             if isinstance(body, _Upload) and body.error is not None:
                 raise body.error from error
             raise unanswered(method, url, error) from error
-        raise RegistryError(method, url, response.status, reason=f"redirects more than {MAX_REDIRECTS} times")
+        raise InvalidReply(method, url, response.status, reason=f"redirects more than {MAX_REDIRECTS} times")
 
     def _session(self, url: URL, reach: Reach | None, nearest: Network | None) -> aiohttp.ClientSession:
         """What to reach the URL by. Raises RefusedRedirect."""

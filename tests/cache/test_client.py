@@ -555,7 +555,7 @@ async def test_a_page_is_no_manifest(transport):
         return web.Response(text="<html>be back soon</html>", content_type="text/html")
 
     async with fake_registry(handle) as fake:
-        with pytest.raises(InvalidReply, match="expected JSON, got text/html"):
+        with pytest.raises(InvalidReply, match="expected a JSON object, got 25 bytes of text/html"):
             await to_fake(transport, fake).get_manifest("a/b", "latest")
 
 
