@@ -18,6 +18,7 @@ from pathlib import Path
 from cache import durable, paths
 from cache.errors import BlobNotFound, DigestMismatch, SizeMismatch
 from cache.oci.digest import Digest
+from cache.store import Swept
 from cache.verify import check_expected
 
 LEFTOVER_AGE_S = 24 * 3600
@@ -56,7 +57,7 @@ class BlobFiles:
     def incoming(self) -> Path:
         """A new, empty file for a blob on its way in. The first call also removes what dead writers have left."""
         if not self._swept:
-            self._sweep()
+            self.sweep(LEFTOVER_AGE_S)
             self._swept = True
         return durable.new_file(self._root / paths.TEMPORARY)
 
@@ -83,16 +84,24 @@ class BlobFiles:
                 found.append((digest, size_bytes))
         return found
 
-    def _sweep(self) -> None:
-        """Removes old files from ``v1/incoming``. Younger ones may be those of another process at work."""
-        oldest = time.time() - LEFTOVER_AGE_S
+    def sweep(self, older_than_s: float) -> Swept:
+        """Removes files from ``v1/incoming`` that were not written to for so long.
+
+        Younger ones may be those of another process at work.
+        """
+        oldest = time.time() - older_than_s
+        files = files_bytes = 0
         try:
             with os.scandir(self._root / paths.TEMPORARY) as entries:
                 for entry in entries:
-                    if entry.stat(follow_symlinks=False).st_mtime < oldest:
+                    status = entry.stat(follow_symlinks=False)
+                    if status.st_mtime < oldest:
                         Path(entry.path).unlink(missing_ok=True)
+                        files += 1
+                        files_bytes += status.st_size
         except FileNotFoundError:
-            return  # a new store, or another process sweeps as well
+            pass  # a new store, or another process sweeps as well
+        return Swept(files=files, files_bytes=files_bytes)
 
 
 class OpenBlob:

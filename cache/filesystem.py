@@ -17,7 +17,7 @@ from cache import durable, paths, ranges
 from cache.blob_files import BlobFiles, IncomingBlob, OpenBlob
 from cache.oci.digest import Digest
 from cache.record_files import RecordFiles
-from cache.store import CHUNK_BYTES, Absent, BlobWriter, Record
+from cache.store import CHUNK_BYTES, Absent, BlobWriter, Record, Swept
 
 _THREADS = 16
 P = ParamSpec("P")
@@ -25,7 +25,10 @@ T = TypeVar("T")
 
 
 class FilesystemStore:
-    """A store in the directory ``root``, made at the first write. Also LocalPaths, IncomingFiles and Enumerable."""
+    """A store in the directory ``root``, made at the first write.
+
+    Also LocalPaths, IncomingFiles, Enumerable and Sweepable.
+    """
 
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
@@ -85,6 +88,10 @@ class FilesystemStore:
         for directory in await self._run("list blobs", self._blobs.directories):
             for found in await self._run("list blobs", self._blobs.in_directory, directory):
                 yield found
+
+    async def sweep(self, older_than_s: float) -> Swept:
+        """Removes what was begun longer ago than ``older_than_s`` seconds and never committed."""
+        return await self._run("remove what dead writers have left", self._blobs.sweep, older_than_s)
 
     # Records
 

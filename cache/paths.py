@@ -59,6 +59,16 @@ def record(name: str) -> str:
     return RECORDS + name
 
 
+def is_lasting(name: str) -> bool:
+    """True for a record that is written once and, but for maintenance, stays as it is.
+
+    Those are the members of upstreams' repositories: content does not change under its digest, and who may read it is
+    asked elsewhere. Tags move, and a DELETE takes members from hosted repositories, for every replica at once.
+    """
+    parts = name.split("/")
+    return len(parts) > 5 and parts[0] == "repositories" and parts[1] != HOSTED and parts[-3] == "_members"
+
+
 def check_record_name(name: str) -> str:
     """``name`` itself when it is a relative path that cannot leave its place. Raises ValueError."""
     if "\0" in name or any(part in ("", ".", "..") for part in name.split("/")):

@@ -138,7 +138,10 @@ class S3Wire:
 
 async def _answer(response: aiohttp.ClientResponse) -> S3Answer:
     """The error that a reply stands for."""
-    return answer(response.status, error_code(await response.content.read(ERROR_BODY_BYTES)))
+    short = response.content_length is not None and response.content_length <= ERROR_BODY_BYTES
+    # Read to its end, if that is near, the connection can be used again: most misses are such replies.
+    body = await response.content.read() if short else await response.content.read(ERROR_BODY_BYTES)
+    return answer(response.status, error_code(body))
 
 
 @contextmanager

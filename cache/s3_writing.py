@@ -36,6 +36,7 @@ PARTS_IN_FLIGHT = 3
 PUT_ATTEMPTS = 3
 LOOKS = 3
 LOOK_PAUSE_S = 0.1
+DISCARD_WAIT_S = 10.0
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -185,6 +186,9 @@ class S3Writer:
 
     async def discard(self) -> None:
         """Ends the writing; removes what was not committed."""
+        if self._in_flight:
+            # An abort does not reach parts that are still on their way: they would lie there for ever.
+            await asyncio.wait(self._in_flight, timeout=DISCARD_WAIT_S)
         for task in self._in_flight:
             task.cancel()
         await asyncio.gather(*self._in_flight, return_exceptions=True)

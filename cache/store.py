@@ -123,7 +123,7 @@ class LocalPaths(Protocol):
     """A store whose blobs are files, so that a server can send them without reading them."""
 
     def local_path(self, digest: Digest) -> Path | None:
-        """The file that holds the blob, or None when it is not there. Never to be written to."""
+        """The file that holds the blob, never to be written to; None when there is none: ``open`` may have it."""
 
 
 @runtime_checkable

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from cache.filesystem import FilesystemStore
 from cache.memory import MemoryStore
+from cache.s3_location import S3Location
 from cache.store import Store
+
+if TYPE_CHECKING:
+    from cache.disk_tier import DiskTier
 
 _EXPECTED = "expected file:///path, s3://bucket/prefix or memory:"
 
 
-def open_store(url: str, environ: Mapping[str, str]) -> Store:
+def open_store(
+    url: str, environ: Mapping[str, str], *, spool_dir: Path | None = None, disk: DiskTier | None = None
+) -> Store:
     """The store at ``url``; nothing is read or written yet, so call its ``check`` next.
 
-    Of ``environ`` only the endpoint and region for S3 are taken; boto3 looks for credentials where the AWS tools do.
+    ``spool_dir`` is where bytes wait on their way into a bucket, and ``disk`` stands in front of it; both are for
+    buckets only. Of ``environ`` only the endpoint and region for S3 are taken; boto3 looks for credentials where the
+    AWS tools do.
     Raises ValueError for a URL that is none of ``file:///path``, ``s3://bucket/prefix`` and ``memory:``.
     """
     parts = urlsplit(url)
@@ -26,7 +35,7 @@ def open_store(url: str, environ: Mapping[str, str]) -> Store:
         case "file":
             return _open_filesystem(url, parts.netloc, unquote(parts.path))
         case "s3":
-            return _open_s3(parts.netloc, unquote(parts.path), environ)
+            return _open_s3(_location(parts.netloc, unquote(parts.path), environ), spool_dir, disk)
         case "memory" if url == "memory:":
             return MemoryStore()
         case "":
@@ -41,15 +50,18 @@ def _open_filesystem(url: str, host: str, path: str) -> FilesystemStore:
     return FilesystemStore(Path(path))
 
 
-def _open_s3(bucket: str, path: str, environ: Mapping[str, str]) -> Store:
-    from cache.s3 import S3Store
-    from cache.s3_location import S3Location
-
-    return S3Store(
-        S3Location(
-            bucket=bucket,
-            prefix=path.strip("/"),
-            endpoint_url=environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL", ""),
-            region=environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION", ""),
-        )
+def _location(bucket: str, path: str, environ: Mapping[str, str]) -> S3Location:
+    return S3Location(
+        bucket=bucket,
+        prefix=path.strip("/"),
+        endpoint_url=environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL", ""),
+        region=environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION", ""),
     )
+
+
+def _open_s3(location: S3Location, spool_dir: Path | None, disk: DiskTier | None) -> Store:
+    from cache.s3 import S3Store
+    from cache.tiered import TieredStore
+
+    bucket = S3Store(location, spool_dir)
+    return bucket if disk is None else TieredStore(bucket, disk)

@@ -16,6 +16,7 @@ from pathlib import Path
 import click
 import structlog
 
+from cache.disk_tier import DiskTier
 from cache.errors import CacheError
 from cache.store import Store
 from cache.stores import open_store
@@ -131,9 +132,11 @@ def _default_store() -> str:
     return (Path(cache) / "crossdock").absolute().as_uri()
 
 
-def _open_store(url: str) -> Store:
+def _open_store(config: ProxyConfig) -> Store:
+    cache = config.disk_cache
+    disk = None if cache is None else DiskTier(cache.directory, cache.size_bytes)
     try:
-        return open_store(url, os.environ)
+        return open_store(config.store_url, os.environ, spool_dir=config.spool_dir, disk=disk)
     except ValueError as error:
         raise ConfigError([f"store: {error}"]) from error
 
@@ -142,7 +145,7 @@ async def _serve(config: ProxyConfig, load: Callable[[], ProxyConfig]) -> None:
     told: asyncio.Queue[signal.Signals] = asyncio.Queue()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, told.put_nowait, number)
-    store = _open_store(config.store_url)
+    store = _open_store(config)
     try:
         await store.check()
         try:

@@ -113,6 +113,14 @@ class Patience:
 
 
 @dataclass(frozen=True, slots=True)
+class DiskCache:
+    """A directory that holds at most ``size_bytes`` of what is read from a slower store."""
+
+    directory: Path
+    size_bytes: int = 10_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
 class ProxyConfig:
     """The whole configuration.
 
@@ -130,6 +138,7 @@ class ProxyConfig:
     default_upstream: str | None
     hosted: tuple[str, ...]
     spool_dir: Path | None = None
+    disk_cache: DiskCache | None = None
     hosts: tuple[str, ...] = ()
     users_file: Path | None = None
     tokens_file: Path | None = None

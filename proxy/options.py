@@ -39,6 +39,8 @@ OPTIONS: tuple[Option, ...] = (
     Option("max-stale", "TIME", "How long a tag is served past that while the upstream fails. [1d]"),
     Option("negative-ttl", "TIME", "How long it is remembered that an upstream does not have something. [5s]"),
     Option("access-ttl", "TIME", "How long a permission to read is remembered. [60s]"),
+    Option("disk-cache", "DIR", "Keep what is read from an s3:// store on this disk too."),
+    Option("disk-cache-size", "BYTES", "How much of that disk to use, for example 50GB. [10GB]"),
     Option("spool-dir", "DIR", "Where blobs grow that the store cannot take as files. [the system's]"),
     Option("host", "NAME", "A name that clients call this proxy by, beside its addresses.", many=True),
     Option("users", "FILE", "Local users: an htpasswd file with bcrypt hashes."),

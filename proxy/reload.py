@@ -14,6 +14,7 @@ _OPTIONS = {
     "default_upstream": "default-upstream",
     "upstreams": "upstream",
     "spool_dir": "spool-dir",
+    "disk_cache": "disk-cache",
     "hosts": "host",
     "users_file": "users",
     "tokens_file": "tokens",
@@ -21,7 +22,7 @@ _OPTIONS = {
     "drain_s": "drain",
 }
 """Options by the fields that they set; the others have the field's name."""
-_FIXED = frozenset({"listen", "store", "spool-dir"})
+_FIXED = frozenset({"listen", "store", "spool-dir", "disk-cache"})
 
 
 class Configuration:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from typing import IO, BinaryIO, cast
 
 import structlog
 from aiohttp import web
 
-from cache.errors import BlobNotFound, CacheError
+from cache.errors import CacheError
 from cache.oci.digest import Digest
 from cache.oci.errors import OCIError
 from cache.store import BlobStore, LocalPaths
-from proxy.blobs import FoundBlob, IncomingBlob, StoredBlob
+from proxy.blobs import FoundBlob, IncomingBlob
 from proxy.call import SENT_BYTES
 from proxy.ranges import ByteRange, parse_range
 from proxy.spool import Spool
+
+Source = BinaryIO | Spool | AsyncIterator[bytes]
+"""A blob's own file, a spool that still grows, or just the bytes that were asked for."""
 
 log = structlog.get_logger()
 
@@ -39,11 +42,11 @@ async def serve_blob(
     if isinstance(found, IncomingBlob) and found.size_bytes == 0:
         await found.spool.wait_sealed()  # its headers alone are a complete reply
     async with AsyncExitStack() as stack:
-        file = await _open_file(stack, store, found)
+        source = await _open(stack, store, found, part)
         try:
             await response.prepare(http)
             http[SENT_BYTES] = 0
-            await _send(http, response, store, found, part, file)
+            await _send(http, response, part, source)
             await response.write_eof()
         except ConnectionError:
             log.info("client_left", digest=str(found.digest))
@@ -54,54 +57,48 @@ async def serve_blob(
     return response
 
 
-async def _open_file(stack: AsyncExitStack, store: BlobStore, found: FoundBlob) -> BinaryIO | None:
-    """The store's own file, where it has files: the kernel sends them without us reading them."""
-    if not isinstance(found, StoredBlob) or not isinstance(store, LocalPaths):
-        return None
-    file = await asyncio.to_thread(_open_local, store, found.digest)
-    stack.callback(file.close)
-    return file
+async def _open(stack: AsyncExitStack, store: BlobStore, found: FoundBlob, part: ByteRange) -> Source:
+    """Where the bytes come from: the store's own file, if it has one, which the kernel sends without us reading it."""
+    if isinstance(found, IncomingBlob):
+        return found.spool
+    if isinstance(store, LocalPaths):
+        file = await asyncio.to_thread(_open_local, store, found.digest)
+        if file is not None:
+            stack.callback(file.close)
+            return file
+    return await stack.enter_async_context(store.open(found.digest, part.start, part.stop))
 
 
-def _open_local(store: LocalPaths, digest: Digest) -> BinaryIO:
+def _open_local(store: LocalPaths, digest: Digest) -> BinaryIO | None:
     path = store.local_path(digest)
-    if path is None:
-        raise BlobNotFound(digest)
     try:
-        return path.open("rb", buffering=0)
-    except FileNotFoundError as error:
-        raise BlobNotFound(digest) from error
+        return path.open("rb", buffering=0) if path is not None else None
+    except FileNotFoundError:
+        return None  # evicted this very moment
 
 
-async def _send(
-    http: web.Request,
-    response: web.StreamResponse,
-    store: BlobStore,
-    found: FoundBlob,
-    part: ByteRange,
-    file: BinaryIO | None,
-) -> None:
-    if file is not None and http.transport is not None:
-        if part.length_bytes:
-            try:
-                await asyncio.get_running_loop().sendfile(http.transport, file, part.start, part.length_bytes)
-            finally:
-                http[SENT_BYTES] = max(0, file.tell() - part.start)  # it is left where the sending stopped
-    elif isinstance(found, IncomingBlob):
-        await _follow(http, response, found.spool, part)
-    else:
-        async with store.open(found.digest, part.start, part.stop) as chunks:
-            async for chunk in chunks:
-                await response.write(chunk)
-                http[SENT_BYTES] += len(chunk)
+async def _send(http: web.Request, response: web.StreamResponse, part: ByteRange, source: Source) -> None:
+    if isinstance(source, Spool):
+        await _follow(http, response, source, part)
+    elif isinstance(source, AsyncIterator):
+        await _write(http, response, source)
+    elif part.length_bytes and http.transport is not None:
+        try:
+            await asyncio.get_running_loop().sendfile(http.transport, source, part.start, part.length_bytes)
+        finally:
+            http[SENT_BYTES] = max(0, source.tell() - part.start)  # it is left where the sending stopped
+
+
+async def _write(http: web.Request, response: web.StreamResponse, chunks: AsyncIterator[bytes]) -> None:
+    async for chunk in chunks:
+        await response.write(chunk)
+        http[SENT_BYTES] += len(chunk)
 
 
 async def _follow(http: web.Request, response: web.StreamResponse, spool: Spool, part: ByteRange) -> None:
     """Sends what comes as it comes; over plain HTTP the kernel sends what is on the disk, without us reading it."""
     if http.secure:
-        async for chunk in spool.read(part.start, part.stop):
-            await response.write(chunk)
-            http[SENT_BYTES] += len(chunk)
+        await _write(http, response, spool.read(part.start, part.stop))
         return
     loop = asyncio.get_running_loop()
     async for piece in spool.parts(part.start, part.stop):

@@ -9,7 +9,7 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from cache.oci.reference import DOCKER_HUB, canonical_host, check_repository
-from proxy.config import Account, Freshness, LogStyle, ProxyConfig, TagTier, Tls, Upstream
+from proxy.config import Account, DiskCache, Freshness, LogStyle, ProxyConfig, TagTier, Tls, Upstream
 from proxy.errors import ConfigError
 from proxy.options import UPSTREAM_SETTINGS, Values, over
 from proxy.rights import Rule, Rules
@@ -20,6 +20,8 @@ _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[?[0-9A-Fa-f:.]+
 _LISTEN = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^:\s\[\]]*):(?P<port>[0-9]{1,5})")
 _TIME = re.compile(r"(?P<number>[0-9]{1,9}(?:\.[0-9]{1,6})?)(?P<unit>ms|s|m|h|d)?")
 _UNIT_S = {None: 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_BYTES = re.compile(r"(?P<number>[0-9]{1,15}(?:\.[0-9]{1,6})?)(?P<unit>[MGT]i?B)?")
+_UNIT_BYTES = {None: 1, "MB": 10**6, "GB": 10**9, "TB": 10**12, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _TIMES = {
     "tag-ttl": "tag_ttl_s",
     "revalidate": "revalidate_s",
@@ -48,6 +50,7 @@ def make_config(values: Values, default_store: str) -> ProxyConfig:
         default_upstream=_default_upstream(values, upstreams, read.problems),
         hosted=read.many("hosted", _prefix, ("cache",)),
         spool_dir=read.one("spool-dir", Path, None),
+        disk_cache=_disk_cache(read),
         hosts=read.many("host", _host),
         users_file=read.one("users", Path, None),
         tokens_file=read.one("tokens", Path, None),
@@ -119,6 +122,14 @@ def parse_seconds(text: str) -> float:
     return float(match["number"]) * _UNIT_S[match["unit"]]
 
 
+def parse_bytes(text: str) -> int:
+    """Bytes from ``500000``, ``500MB``, ``50GB``, ``1TB`` or, in powers of 1024, ``50GiB``. Raises ValueError."""
+    match = _BYTES.fullmatch(text.strip())
+    if match is None or not (size_bytes := int(float(match["number"]) * _UNIT_BYTES[match["unit"]])):
+        raise ValueError(f"{text!r} is not a size: expected a number and MB, GB, TB, MiB, GiB or TiB, for example 50GB")
+    return size_bytes
+
+
 def _listen(text: str) -> tuple[str, int]:
     match = _LISTEN.fullmatch(text)
     if match is None or int(match["port"]) > 65535:
@@ -143,6 +154,17 @@ def _one_of(*choices: str) -> Callable[[str], str]:
         return text
 
     return parse
+
+
+def _disk_cache(read: _Reader) -> DiskCache | None:
+    directory, size_bytes = read.one("disk-cache", Path, None), read.one("disk-cache-size", parse_bytes, None)
+    if directory is None:
+        if size_bytes is not None:
+            read.problems.append("disk-cache-size without disk-cache: expected a directory")
+        return None
+    if not read.one("store", str, "").startswith("s3://"):
+        read.problems.append("disk-cache without a store in a bucket: expected an s3:// store")
+    return DiskCache(directory) if size_bytes is None else DiskCache(directory, size_bytes)
 
 
 def _tls(read: _Reader) -> Tls | None:

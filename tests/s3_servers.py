@@ -4,6 +4,7 @@ Test packages import the fixtures that they use into their ``conftest.py``.
 """
 
 import contextlib
+import functools
 import json
 import os
 import random
@@ -17,11 +18,19 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 
 import boto3.session
 import pytest
+from botocore import loaders
 from botocore.config import Config
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from moto.server import ThreadedMotoServer
 
 ACCESS_KEY = "testaccess"
@@ -34,17 +43,18 @@ CREDENTIALS = {
     "AWS_EC2_METADATA_DISABLED": "true",
 }
 
-_OFFSETS = {"s3": 0, "master": 1100, "volume": 1200, "filer": 1300, "admin": 1600}
+_OFFSETS = {"s3": 0, "https": 1400, "master": 1100, "volume": 1200, "filer": 1300, "admin": 1600}
 _GRPC_OFFSET = 10000
 _START_TIMEOUT_S = 60
 
 
 @dataclass(frozen=True)
 class S3Server:
-    """A running server with the bucket ``BUCKET``; ``kind`` is ``moto`` or ``seaweedfs``."""
+    """A running server with the bucket ``BUCKET``; ``ca_bundle`` is the file to trust where it speaks HTTPS."""
 
     kind: str
     endpoint_url: str
+    ca_bundle: str = ""
 
     def client(self):
         """A boto3 client, to look at what is stored behind a store's back."""
@@ -54,6 +64,7 @@ class S3Server:
             region_name="us-east-1",
             aws_access_key_id=ACCESS_KEY,
             aws_secret_access_key=SECRET_KEY,
+            verify=self.ca_bundle or None,
             config=Config(s3={"addressing_style": "path"}),
         )
 
@@ -73,8 +84,8 @@ def run_moto() -> Iterator[S3Server]:
 
 
 @contextmanager
-def run_seaweedfs() -> Iterator[S3Server]:
-    """A SeaweedFS of its own, on free ports, with its data in a temporary directory."""
+def run_seaweedfs() -> Iterator[tuple[S3Server, S3Server]]:
+    """A SeaweedFS of its own, on free ports, with its data in a temporary directory: over HTTP, and over HTTPS."""
     with tempfile.TemporaryDirectory(prefix="seaweedfs-") as directory:
         port = _free_base_port()
         with (Path(directory) / "log").open("wb") as log:
@@ -87,8 +98,9 @@ def run_seaweedfs() -> Iterator[S3Server]:
             )
         try:
             running = S3Server("seaweedfs", f"http://127.0.0.1:{port}")
-            _wait_for(running, process, Path(directory) / "log")
-            yield running
+            wait_for(running, process, Path(directory) / "log")
+            secure = S3Server("seaweedfs", f"https://127.0.0.1:{port + _OFFSETS['https']}", f"{directory}/cert.pem")
+            yield running, secure
         finally:
             process.kill()  # on SIGTERM it takes seconds, and its data is not wanted any more
             process.wait()
@@ -106,12 +118,16 @@ def _seaweedfs_command(directory: Path, port: int) -> list[str]:
     }
     (directory / "s3.json").write_text(json.dumps({"identities": [identity]}))
     (directory / "data").mkdir()
+    _make_certificate(directory)
     flags = {
         "dir": directory / "data",
         "ip": "127.0.0.1",
         "ip.bind": "127.0.0.1",
         "master.telemetry": "false",
         "s3.port": port,
+        "s3.port.https": port + _OFFSETS["https"],
+        "s3.cert.file": directory / "cert.pem",
+        "s3.key.file": directory / "key.pem",
         "s3.config": directory / "s3.json",
         "s3.allowDeleteBucketNotEmpty": "false",
         "s3.autoCreateBucket": "false",
@@ -130,6 +146,21 @@ def _seaweedfs_command(directory: Path, port: int) -> list[str]:
     }
     weed = Path(sys.executable).with_name("weed")
     return [str(weed), "-logtostderr=true", "mini", *(f"-{name}={value}" for name, value in flags.items())]
+
+
+def _make_certificate(directory: Path) -> None:
+    """A certificate for the loopback that nobody but who is told to trusts, and its key."""
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "s3")])
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(x509.random_serial_number()).not_valid_before(now - timedelta(days=1))
+    names = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    builder = builder.not_valid_after(now + timedelta(days=2)).add_extension(names, critical=False)
+    certificate = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True).sign(
+        key, SHA256()
+    )
+    (directory / "cert.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
+    (directory / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 
 
 def _free_base_port() -> int:
@@ -151,12 +182,12 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def _wait_for(server: S3Server, process: subprocess.Popen[bytes], log: Path) -> None:
+def wait_for(server: S3Server, process: subprocess.Popen[bytes], log: Path) -> None:
     """Returns when the server has a bucket."""
     deadline = time.monotonic() + _START_TIMEOUT_S
     while not _answers(server.endpoint_url):
         if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"SeaweedFS did not start:\n{log.read_text(errors='replace')[-4000:]}")
+            raise RuntimeError(f"{server.kind} did not start:\n{log.read_text(errors='replace')[-4000:]}")
         time.sleep(0.05)
     server.client().create_bucket(Bucket=BUCKET)
 
@@ -178,9 +209,24 @@ def moto_server() -> Iterator[S3Server]:
 
 
 @pytest.fixture(scope="session")
-def seaweedfs_server() -> Iterator[S3Server]:
-    with run_seaweedfs() as server:
-        yield server
+def seaweedfs_servers() -> Iterator[tuple[S3Server, S3Server]]:
+    with run_seaweedfs() as servers:
+        yield servers
+
+
+@pytest.fixture(scope="session")
+def seaweedfs_server(seaweedfs_servers: tuple[S3Server, S3Server]) -> S3Server:
+    return seaweedfs_servers[0]
+
+
+@pytest.fixture(scope="session")
+def seaweedfs_https_server(seaweedfs_servers: tuple[S3Server, S3Server]) -> S3Server:
+    return seaweedfs_servers[1]
+
+
+@functools.cache
+def _shared_loader() -> loaders.Loader:
+    return loaders.create_loader()
 
 
 @pytest.fixture
@@ -192,3 +238,5 @@ def s3_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
     for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
+    # boto3 parses megabytes of JSON for every session: here it need not do it for every test.
+    monkeypatch.setattr("botocore.session.create_loader", lambda _: _shared_loader())

@@ -32,8 +32,9 @@ LEVELS = {
         builder.records builder.run_mounts
     """,
     1: """
-        cache.dockerfile_images cache.entry cache.keys cache.paths cache.ranges cache.record_format cache.s3_answers
-        cache.s3_capabilities cache.s3_part_sizes cache.s3_patience cache.singleflight cache.together cache.verify
+        cache.dockerfile_images cache.entry cache.eviction cache.keys cache.paths cache.ranges cache.record_format
+        cache.s3_answers cache.s3_capabilities cache.s3_part_sizes cache.s3_patience cache.singleflight cache.together
+        cache.verify
         cache.oci.challenge cache.oci.networks cache.oci.reach cache.oci.redirect cache.oci.referrers cache.oci.replies
         cache.oci.retry cache.oci.sending
         proxy.admission proxy.audit proxy.circuit proxy.client_config proxy.config proxy.freshness proxy.hosts
@@ -47,7 +48,8 @@ LEVELS = {
         builder.plan builder.sources builder.stage_scope builder.steps builder.tarformat
     """,
     2: """
-        cache.blob_files cache.durable cache.filesystem cache.memory cache.part_intake cache.record_files
+        cache.blob_files cache.disk_tier cache.durable cache.filesystem cache.growing cache.memory
+        cache.part_intake cache.record_files cache.record_memory
         cache.s3 cache.s3_bucket cache.s3_probe cache.s3_reading cache.s3_records cache.s3_session cache.s3_sweep
         cache.s3_wire cache.s3_writing
         cache.oci.auth cache.oci.client cache.oci.credentials cache.oci.download cache.oci.registries cache.oci.session
@@ -62,7 +64,7 @@ LEVELS = {
         builder.stubs builder.tarlayer builder.tarread builder.unpack builder.workspace
     """,
     3: """
-        cache.catalog cache.layers cache.stores cache.warm
+        cache.catalog cache.disk_copy cache.layers cache.stores cache.tiered cache.warm
         proxy.absences proxy.access proxy.authenticate proxy.blobs proxy.drain proxy.fills proxy.forwarded proxy.held
         proxy.hosted proxy.intake proxy.lookup proxy.manifest_pushes proxy.manifests proxy.mounts proxy.referrers
         proxy.asking proxy.sender proxy.services proxy.sources proxy.stale proxy.status proxy.tags proxy.uploads

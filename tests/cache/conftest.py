@@ -4,34 +4,65 @@ import secrets
 
 import pytest
 
+from cache.disk_tier import DiskTier
 from cache.filesystem import FilesystemStore
 from cache.memory import MemoryStore
 from cache.s3 import S3Store
 from cache.s3_location import S3Location
 from cache.s3_patience import Patience
+from cache.tiered import TieredStore
 from tests.fakes.s3 import run_fake_s3
-from tests.s3_servers import BUCKET, moto_server, s3_credentials, seaweedfs_server
+from tests.s3_optional import ASKED_FOR, radosgw_server, rclone_server
+from tests.s3_servers import (
+    BUCKET,
+    moto_server,
+    s3_credentials,
+    seaweedfs_https_server,
+    seaweedfs_server,
+    seaweedfs_servers,
+)
 
-__all__ = ["moto_server", "s3_credentials", "seaweedfs_server"]
+S3_KINDS = ["moto", "seaweedfs", *(kind for kind in ASKED_FOR if kind != "rclone")]
+STORES = ["memory", "filesystem", *S3_KINDS, "seaweedfs_https", "fake"]
+BEHIND_A_DISK = STORES if ASKED_FOR else ["memory", "filesystem", "seaweedfs"]
+__all__ = ["moto_server", "radosgw_server", "rclone_server", "s3_credentials"]
+__all__ += ["seaweedfs_https_server", "seaweedfs_server", "seaweedfs_servers"]
 
 
-@pytest.fixture(params=["memory", "filesystem", "moto", "seaweedfs", "fake"])
+@pytest.fixture(params=[*STORES, *(f"tiered {name}" for name in BEHIND_A_DISK)])
 async def store(request, tmp_path):
     """An empty store of each kind."""
-    match request.param:
-        case "memory":
-            made = MemoryStore()
-        case "filesystem":
-            made = FilesystemStore(tmp_path / "store")
-        case "fake":
-            made = S3Store(new_location(request.getfixturevalue("fake").endpoint_url), tmp_path)
-        case server:
-            made = s3_store(request, server)
+    made = bare_store(request, request.param.removeprefix("tiered "), tmp_path)
+    if request.param in ASKED_FOR:
+        await made.check()  # finds out how that server differs from Amazon's
+    if request.param.startswith("tiered "):
+        made = TieredStore(made, DiskTier(tmp_path / "disk", 100 << 20))
+        await made.check()
+        await made.settled()
     yield made
     await made.close()
 
 
-@pytest.fixture(params=["moto", "seaweedfs"])
+def bare_store(request, kind, directory):
+    match kind:
+        case "memory":
+            return MemoryStore()
+        case "filesystem":
+            return FilesystemStore(directory / "store")
+        case server:
+            request.getfixturevalue("s3_credentials")
+            running = server_of(request, server)
+            if server == "seaweedfs_https":
+                request.getfixturevalue("monkeypatch").setenv("AWS_CA_BUNDLE", running.ca_bundle)
+            return S3Store(new_location(running.endpoint_url), directory)
+
+
+def server_of(request, kind):
+    """The running S3 server of this kind."""
+    return request.getfixturevalue("fake" if kind == "fake" else f"{kind}_server")
+
+
+@pytest.fixture(params=S3_KINDS)
 def s3_server(request, s3_credentials):
     """Each of the S3 servers."""
     return request.getfixturevalue(f"{request.param}_server")
@@ -43,11 +74,6 @@ async def bucket_store(s3_server):
     made = S3Store(new_location(s3_server.endpoint_url))
     yield made
     await made.close()
-
-
-def s3_store(request, server):
-    request.getfixturevalue("s3_credentials")
-    return S3Store(new_location(request.getfixturevalue(f"{server}_server").endpoint_url))
 
 
 def new_location(endpoint_url):

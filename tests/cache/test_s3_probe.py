@@ -7,9 +7,12 @@ import structlog.testing
 
 from cache import paths
 from cache.errors import RecordConflict, StoreUnavailable
+from cache.s3 import S3Store
 from cache.s3_capabilities import AMAZON, Matching
 from cache.store import ABSENT
+from tests.cache.conftest import new_location
 from tests.cache.s3_use import MIB, NAME, names, put, read
+from tests.s3_optional import ASKED_FOR
 from tests.s3_servers import BUCKET
 
 LARGE_BYTES = 17 * MIB
@@ -18,10 +21,24 @@ LARGE_BYTES = 17 * MIB
 async def test_real_servers(bucket_store, s3_server):
     assert bucket_store.capabilities is None
     await bucket_store.check()
-    lacks = {"moto": {"refuses_wrong_bytes"}, "seaweedfs": set()}[s3_server.kind]
+    lacks = {
+        "moto": {"refuses_wrong_bytes"},
+        "seaweedfs": set(),
+        "radosgw": {"conditional_complete", "conditional_delete"},
+    }[s3_server.kind]
     found = bucket_store.capabilities
     assert {name for name in AMAZON.__slots__ if getattr(found, name) is False} == lacks
-    assert found.matching is Matching.QUOTED
+    assert found.matching is (Matching.BARE if s3_server.kind == "radosgw" else Matching.QUOTED)
+    await records_are_safe(bucket_store)
+
+
+@pytest.mark.skipif("rclone" not in ASKED_FOR, reason="rclone is tried when S3_SERVERS names it")
+async def test_rclone_is_refused(request, s3_credentials):
+    store = S3Store(new_location(request.getfixturevalue("rclone_server").endpoint_url))
+    with pytest.raises(StoreUnavailable, match="the server does not honour") as caught:
+        await store.check()
+    print(caught.value)
+    await store.close()
 
 
 async def test_the_probe_leaves_nothing(fake, fake_store):

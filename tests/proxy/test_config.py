@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from proxy.config import Account, Freshness, LogStyle, TagTier, Tls, Upstream
+from proxy.config import Account, DiskCache, Freshness, LogStyle, TagTier, Tls, Upstream
 from proxy.errors import ConfigError
 from proxy.options import OPTIONS, over, parse_toml
 from proxy.rights import Right, Rule
-from proxy.settings import make_config, parse_seconds
+from proxy.settings import make_config, parse_bytes, parse_seconds
 
 STORE = "file:///tmp/store"
 
@@ -26,7 +26,7 @@ def test_nothing_said_is_a_working_proxy_of_docker_hub():
 
 EVERYTHING = """
 listen = "[::1]:0"
-store = "memory:"
+store = "s3://bucket/prefix"
 default-upstream = "docker.io"
 hosted = ["/team/cache/", "cache"]
 tag = ["(latest|main)=30s", 'v\\d+=1d']
@@ -36,6 +36,8 @@ max-stale = "7d"
 negative-ttl = 2.5
 access-ttl = "90s"
 spool-dir = "/spool"
+disk-cache = "/disk"
+disk-cache-size = "50GiB"
 host = ["crossdock.ci.svc", "Crossdock"]
 users = "/etc/htpasswd"
 tokens = "/etc/tokens"
@@ -61,7 +63,7 @@ redirect-host = ["10.0.0.8"]
 
 def test_everything_can_be_said():
     config = make_config(parse_toml(EVERYTHING), STORE)
-    assert (config.host, config.port, config.store_url) == ("::1", 0, "memory:")
+    assert (config.host, config.port, config.store_url) == ("::1", 0, "s3://bucket/prefix")
     shared = Freshness(
         (TagTier(re.compile("(latest|main)"), 30.0), TagTier(re.compile(r"v\d+"), 86400.0)),
         tag_ttl_s=0.0,
@@ -81,6 +83,7 @@ def test_everything_can_be_said():
     assert (config.hosts, str(config.spool_dir)) == (("crossdock.ci.svc", "crossdock"), "/spool")
     assert (str(config.users_file), str(config.tokens_file)) == ("/etc/htpasswd", "/etc/tokens")
     assert config.tls == Tls(Path("/tls/crt"), Path("/tls/key"))
+    assert config.disk_cache == DiskCache(Path("/disk"), 50 << 30)
     assert (config.log, config.drain_s) == (LogStyle("json", "warning"), 120.0)
     assert len(config.rules.rules) == 3
 
@@ -123,6 +126,8 @@ def test_all_faults_are_named_at_once():
         "tls-cert": ("/x",),
         "users": ("/y",),
         "log-format": ("xml",),
+        "disk-cache": ("/z",),
+        "disk-cache-size": ("much",),
     }
     with pytest.raises(ConfigError) as caught:
         make_config(values, STORE)
@@ -138,9 +143,11 @@ def test_all_faults_are_named_at_once():
         "users or tokens",
         "'f': account",
         "xml",
+        "'much'",
+        "expected an s3:// store",
     ):
         assert part in text, part
-    assert len(caught.value.problems) == 18
+    assert len(caught.value.problems) == 20
     assert "secret" not in text
 
 
@@ -174,6 +181,24 @@ def test_times(text: str, seconds: float):
 def test_what_is_no_time(text: str):
     with pytest.raises(ValueError, match="is not a time"):
         parse_seconds(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "size_bytes"), [("500000", 500_000), ("1.5MB", 1_500_000), ("50GB", 50 * 10**9), ("2TiB", 2 << 40)]
+)
+def test_sizes(text: str, size_bytes: int):
+    assert parse_bytes(text) == size_bytes
+
+
+@pytest.mark.parametrize("text", ["", "0", "GB", "-1", "1PB", "1 GB", "50gb"])
+def test_what_is_no_size(text: str):
+    with pytest.raises(ValueError, match="is not a size"):
+        parse_bytes(text)
+
+
+def test_a_disk_cache_needs_its_directory():
+    with pytest.raises(ConfigError, match="disk-cache-size without"):
+        make_config({"disk-cache-size": ("1GB",)}, STORE)
 
 
 def test_options_have_one_name_each():
