@@ -9,6 +9,7 @@ place for all requests (``cache.s3_bucket``).
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -55,15 +56,10 @@ class Access:
         The digest of the body is signed too: it is the one check of integrity that every server knows. Of the others
         only ``x-amz-`` headers are signed; a proxy on the way may change the rest.
         """
-        from botocore.auth import S3SigV4Auth
-        from botocore.awsrequest import AWSRequest
-
-        class Auth(S3SigV4Auth):  # type: ignore[misc]
-            def payload(self, request: Any) -> str:
-                return sha256_hex
-
-        request = AWSRequest(method, url, {k: v for k, v in headers.items() if k.lower().startswith("x-amz-")})
-        Auth(self.credentials, "s3", self.region).add_auth(request)
+        auth, request_of = _signing()
+        request = request_of(method, url, {k: v for k, v in headers.items() if k.lower().startswith("x-amz-")})
+        request.context["sha256_hex"] = sha256_hex
+        auth(self.credentials, "s3", self.region).add_auth(request)
         return {**headers, **dict(request.headers.items())}
 
 
@@ -140,6 +136,19 @@ class S3Session:
         )
 
 
+@functools.cache
+def _signing() -> tuple[Any, Any]:
+    """boto3's signer, taught to take the digest of a body instead of the body, and what it signs."""
+    from botocore.auth import S3SigV4Auth
+    from botocore.awsrequest import AWSRequest
+
+    class Auth(S3SigV4Auth):  # type: ignore[misc]
+        def payload(self, request: Any) -> Any:
+            return request.context["sha256_hex"]
+
+    return Auth, AWSRequest
+
+
 def _make(location: S3Location) -> tuple[Any, Any]:
     import boto3.session
     from botocore.config import Config
@@ -154,8 +163,7 @@ def _make(location: S3Location) -> tuple[Any, Any]:
         # Older servers refuse the checksums in trailers that boto3 would send by default.
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
-        # Servers other than Amazon's rarely have a host name for every bucket.
-        s3={"addressing_style": "path"} if location.endpoint_url else {},
+        s3={"addressing_style": _addressing(location)},
     )
     # A session of our own: the default one is shared with whoever else uses boto3 in this process, and not by threads.
     session = boto3.session.Session()
@@ -163,6 +171,13 @@ def _make(location: S3Location) -> tuple[Any, Any]:
         "s3", endpoint_url=location.endpoint_url or None, region_name=location.region or None, config=config
     )
     return session, client
+
+
+def _addressing(location: S3Location) -> str:
+    """Where the bucket's name goes. Servers other than Amazon's rarely have a host name for every bucket, and no
+    certificate covers a name with dots. Left to itself, boto3 signs URLs for a host that redirects elsewhere.
+    """
+    return "path" if location.endpoint_url or "." in location.bucket else "virtual"
 
 
 def _translated(work: Any, *arguments: Any) -> Any:

@@ -6,19 +6,22 @@ import subprocess
 import sys
 from functools import partial
 
+import aiohttp
 import pytest
+from yarl import URL
 
 from cache import paths
 from cache.errors import DigestMismatch, StoreUnavailable
 from cache.oci.digest import Digest
 from cache.s3 import S3Store
 from cache.s3_location import S3Location
+from cache.s3_session import S3Session
 from cache.s3_wire import checksum
 from cache.store import ABSENT, Enumerable, LocalPaths, Presigned, Sweepable
 from cache.together import together
 from tests.cache.conftest import new_location
 from tests.cache.s3_use import MIB, NAME, keys, names, put, read, uploads
-from tests.s3_servers import BUCKET
+from tests.s3_servers import BUCKET, SECRET_KEY
 
 # On real servers
 
@@ -103,7 +106,38 @@ async def test_a_wrong_secret(seaweedfs_server, s3_credentials, monkeypatch):
     await store.close()
 
 
+async def test_a_signed_url_is_for_everybody_for_a_while(seaweedfs_server, s3_credentials):
+    store = S3Store(new_location(seaweedfs_server.endpoint_url))
+    url = await store.presigned_url(await put(store, b"content"), 60)
+    async with aiohttp.ClientSession() as http:
+        async with http.get(URL(url, encoded=True), headers={"Range": "bytes=2-3"}) as reply:
+            assert (reply.status, await reply.read()) == (206, b"nt")
+        async with http.head(URL(url, encoded=True)) as reply:
+            assert reply.status == 403
+        async with http.get(URL(url.replace("X-Amz-Signature=", "X-Amz-Signature=0"), encoded=True)) as reply:
+            assert reply.status == 403
+    assert SECRET_KEY not in url
+    await store.close()
+
+
 # Without a server
+
+
+@pytest.mark.parametrize(
+    ("location", "root"),
+    [
+        (S3Location("bucket", "p", "", "eu-central-1"), "https://bucket.s3.eu-central-1.amazonaws.com/"),
+        (S3Location("with.dots", "", "", "eu-central-1"), "https://s3.eu-central-1.amazonaws.com/with.dots/"),
+        (S3Location("bucket", "", "http://host:9000"), "http://host:9000/bucket/"),
+        (S3Location("bucket", "", "https://user:password@host/s3"), "https://host/s3/bucket/"),
+    ],
+)
+async def test_where_a_bucket_is(s3_credentials, location, root):
+    session = S3Session(location)
+    access = await session.access()
+    assert access.root_url == root
+    assert access.url("v1/records/a b:c") == f"{root}v1/records/a%20b%3Ac"
+    await session.close()
 
 
 async def test_no_credentials(s3_credentials, monkeypatch):
