@@ -16,7 +16,8 @@ from builder.copy import Source
 from builder.dockerfile.instructions import Dockerfile
 from builder.evaluate import Arguments, evaluate_plan
 from builder.execute import Executor
-from builder.graph import Position, context_reads, key_stages
+from builder.git_program import Git
+from builder.graph import Position, context_reads, key_stages, remote_reads
 from builder.image import Image, compose
 from builder.isolation import Isolation, Rung, probe
 from builder.layers import BuildLayers, RegistryOrigin
@@ -26,6 +27,7 @@ from builder.options import BuildOptions, DirectoryContext, RegistryOptions
 from builder.perform import Performer
 from builder.plan import Plan, Request, make_plan, predefined_args
 from builder.push import Destination, check_permission, push_image
+from builder.remotes import Remotes
 from builder.stage_root import RootFactory
 from builder.step_cache import StepCache
 from builder.workspace import work_directory
@@ -54,7 +56,7 @@ async def run_build(options: BuildOptions, environ: Mapping[str, str], listen: e
         layers = BuildLayers(await stack.enter_async_context(_open_store(options, work)))
         cache = _step_cache(options, peers, layers, listen)
         stack.push_async_callback(cache.abandon)
-        build = _Build(options, dockerfile, request, peers, layers, cache, work, listen)
+        build = _Build(options, dockerfile, request, peers, layers, cache, work, listen, environ)
         try:
             image = await build.image(plan)
             await build.deliver(image)
@@ -125,6 +127,7 @@ class _Build:
     cache: StepCache
     work: Path
     listen: events.Listener
+    environ: Mapping[str, str]
 
     async def image(self, plan: Plan) -> Image:
         """The finished image: everything that can be known is looked up before anything is done."""
@@ -161,6 +164,10 @@ class _Build:
         stages = evaluate_plan(plan, configs, arguments, options.platform)
         contexts = await asyncio.to_thread(self._contexts)
         sources, contents = await context.read_contexts(contexts, context_reads(stages))
+        remotes = Remotes(self.work / "remotes", Git(self.environ))
+        fetched = list(remote_reads(stages))
+        digests = await asyncio.gather(*(remotes.content(remote, step) for _, step, remote in fetched))
+        contents |= {position: digest for (position, _, _), digest in zip(fetched, digests, strict=True)}
         for base in bases.values():
             for layer in base.layers:
                 self.layers.add(layer, base.origin)
@@ -171,7 +178,9 @@ class _Build:
             cache=self.cache,
             layers=self.layers,
             roots=RootFactory(self._probe, self.work),
-            performer=Performer(self.layers.store, self.work, sources, self._mounting(sources), self.listen, clamp),
+            performer=Performer(
+                self.layers.store, self.work, sources, self._mounting(sources), remotes, self.listen, clamp
+            ),
             listen=self.listen,
             created=_rfc3339(clamp),
         )

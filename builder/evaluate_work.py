@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast, get_args
 
@@ -11,10 +11,13 @@ from builder import history, metadata
 from builder.chmod import ModeChange
 from builder.dockerfile import instructions as ins
 from builder.dockerfile.expansion import expand_document
+from builder.dockerfile.instructions import is_remote
 from builder.dockerfile.mounts import read_mount
 from builder.dockerfile.statement import did_you_mean
 from builder.errors import DockerfileError
 from builder.events import StepName
+from builder.remote import RemoteSource, parse_remote
+from builder.remote import shown as redacted
 from builder.sources import ContextSource, Origin, Selection
 from builder.stage_scope import Arguments, StageScope
 from builder.steps import PROXY_ARGUMENTS, CopyFiles, MakeDirectory, Network, RunCommand, StepMount
@@ -84,22 +87,23 @@ class WorkEvaluator:
         scope = self.scope
         keyword = "ADD" if isinstance(instruction, ins.Add) else "COPY"
         sources = scope.texts(instruction.sources)
-        for source, word in zip(sources, instruction.sources, strict=True):
-            if ins.is_remote(source):
-                raise DockerfileError("ADD of a URL or a git repository is not supported yet", word.span)
+        remotes = self._remotes(instruction, sources)
+        local = tuple(source for source in sources if not is_remote(source))
         destination = scope.text(instruction.destination)
         chown, chmod = scope.optional_text(instruction.chown), scope.optional_text(instruction.chmod)
         parents = isinstance(instruction, ins.Copy) and instruction.parents
         flags: dict[str, str | bool] = {"parents": parents, "chown": chown, "chmod": chmod}
         documents = tuple((document.name, self._document(document, instruction)) for document in instruction.documents)
-        shown = (*sources, *(f"<<{name}" for name, _ in documents))
+        told = [redacted(source) if is_remote(source) else source for source in sources]
+        told += [f"<<{name}" for name, _ in documents]
         return CopyFiles(
             name=self.name,
             span=instruction.span,
             config=scope.config,
-            created_by=history.copy_text(keyword, shown, destination, flags),
-            selection=Selection(patterns=sources, excludes=scope.texts(instruction.excludes), parents=parents),
+            created_by=history.copy_text(keyword, told, destination, flags),
+            selection=Selection(patterns=local, excludes=scope.texts(instruction.excludes), parents=parents),
             documents=documents,
+            remotes=remotes,
             destination=destination,
             workdir=scope.workdir,
             origin=self.takes_from.get(0, ContextSource()),
@@ -108,6 +112,24 @@ class WorkEvaluator:
             unpack=isinstance(instruction, ins.Add) and instruction.unpack is not False,
             link=instruction.link and not instruction.chmod,
         )
+
+    def _remotes(self, instruction: ins.Copy | ins.Add, sources: Sequence[str]) -> tuple[RemoteSource, ...]:
+        """What ADD fetches; where ``--checksum`` is given, that is all it adds."""
+        remotes: list[RemoteSource] = []
+        checksum = instruction.checksum if isinstance(instruction, ins.Add) else None
+        for source, word in zip(sources, instruction.sources, strict=True):
+            if not is_remote(source):
+                continue
+            if isinstance(instruction, ins.Copy):
+                raise DockerfileError("COPY cannot fetch: its sources are paths", word.span)
+            options = {"keep_git_dir": instruction.keep_git_dir, "unpack": instruction.unpack is True}
+            try:
+                remotes.append(parse_remote(source, checksum=self.scope.optional_text(checksum), **options))
+            except ValueError as error:
+                raise DockerfileError(str(error), word.span) from None
+        if checksum is not None and (len(remotes) != 1 or len(sources) > 1 or instruction.documents):
+            raise DockerfileError("--checksum is for one source that is fetched", checksum.span)
+        return tuple(remotes)
 
     def _document(self, document: ins.Document, instruction: ins.Copy | ins.Add) -> str:
         if not document.expand:

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from builder import keys
 from builder.errors import Span
 from builder.plan import StageBase
+from builder.remote import RemoteSource
 from builder.sources import ContextSource, Origin, Selection, StageSource
 from builder.steps import CopyFiles, LayerStep, MakeDirectory, Metadata, RunCommand, StageSteps, Step
 from cache.keys import CacheKey
 
 Position = tuple[int, int, int]
-"""A step's stage index, its place in the stage, and there the number of the mount (0 for a copy)."""
+"""A step's stage index, its place there, and the number of the mount (0 for a copy, from 1 on what it fetches)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,15 @@ def _taken(step: Step) -> Iterator[tuple[int, Origin, Selection]]:
                     yield number, mount.origin, mount.selection
 
 
+def remote_reads(stages: Sequence[StageSteps]) -> Iterator[tuple[Position, CopyFiles, RemoteSource]]:
+    """What is fetched, numbered from 1 in its step."""
+    for stage in stages:
+        for place, step in enumerate(stage.steps):
+            if isinstance(step, CopyFiles):
+                for number, remote in enumerate(step.remotes, 1):
+                    yield (stage.plan.index, place, number), step, remote
+
+
 def source_stages(step: Step) -> frozenset[int]:
     """The stages that a step takes files from."""
     return frozenset(origin.index for _, origin, _ in _taken(step) if isinstance(origin, StageSource))
@@ -97,7 +107,8 @@ def _taken_contents(
     step: LayerStep, at: tuple[int, int], keyed: Mapping[int, KeyedStage], contents: Mapping[Position, CacheKey]
 ) -> dict[int, str]:
     """What stands for the files that a step takes, by number."""
-    taken: dict[int, str] = {}
+    remotes = len(step.remotes) if isinstance(step, CopyFiles) else 0
+    taken = {number: contents[*at, number].hex for number in range(1, remotes + 1)}
     for number, origin, selection in _taken(step):
         match origin:
             case StageSource(index):
@@ -114,4 +125,4 @@ def _step_key(chain: CacheKey, step: LayerStep, taken: Mapping[int, str]) -> Cac
         case MakeDirectory():
             return keys.directory_key(chain, step)
         case CopyFiles():
-            return keys.copy_key(chain, step, taken.get(0, ""))
+            return keys.copy_key(chain, step, taken)

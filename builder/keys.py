@@ -48,12 +48,12 @@ def _add_mount(key: KeyBuilder, step: StepMount, content: str) -> None:
     key.items("access", map(str, numbers))
 
 
-def copy_key(parent: CacheKey, step: CopyFiles, content: str) -> CacheKey:
-    """COPY and ADD: ``content`` stands for what is copied (a digest of the files, or the key of the source stage).
+def copy_key(parent: CacheKey, step: CopyFiles, contents: Mapping[int, str]) -> CacheKey:
+    """COPY and ADD: ``contents`` stand for what is copied (a digest of files, the key of the source stage, a commit).
 
     With ``--link`` the layer is the same on any parent, which is then no part of its key.
     """
-    key = KeyBuilder("add" if step.unpack else "copy").text("content", content)
+    key = KeyBuilder("add" if step.unpack else "copy").items("content", (contents[n] for n in sorted(contents)))
     key.text("parent", "" if step.link else parent.hex)
     key.text("destination", step.destination).text("workdir", step.workdir)
     key.text("chown", step.chown).text("chmod", step.chmod.text if step.chmod else "")

@@ -19,6 +19,7 @@ from builder.graph import Position
 from builder.image_users import User, resolve_owner, resolve_user
 from builder.mounting import Mounting
 from builder.placement import make_directory
+from builder.remotes import Remotes
 from builder.rootfs import Tree
 from builder.run import RunSpec
 from builder.sources import ContextSource, StageSource
@@ -47,6 +48,7 @@ class Performer:
     scratch: Path
     sources: Mapping[Position, tuple[Source, ...]]
     mounting: Mounting
+    remotes: Remotes
     listen: events.Listener
     clamp_mtime_s: int | None = None
     now_ns: Callable[[], int] = field(default=time.time_ns)
@@ -64,7 +66,8 @@ class Performer:
             case MakeDirectory():
                 changes = await asyncio.to_thread(self._make_directory, root.tree, step)
             case CopyFiles():
-                changes = await asyncio.to_thread(self._copy, root.tree, at, step, roots)
+                fetched = await self._fetched(step)
+                changes = await asyncio.to_thread(self._copy, root.tree, at, step, fetched, roots)
         return Performed(await self._layer(changes), in_root=False)
 
     async def _run(
@@ -100,11 +103,18 @@ class Performer:
         except BuildError as error:
             raise BuildError(f"WORKDIR {step.path}: {error.message}", step.span) from error
 
-    def _copy(self, tree: Tree, at: tuple[int, int], step: CopyFiles, roots: Mapping[int, StageRoot]) -> list[Change]:
+    def _copy(
+        self,
+        tree: Tree,
+        at: tuple[int, int],
+        step: CopyFiles,
+        fetched: Sequence[Source],
+        roots: Mapping[int, StageRoot],
+    ) -> list[Change]:
         if step.link:
             tree = Tree([])
         try:
-            sources = self._sources(at, step, roots)
+            sources = (*self._sources(at, step, roots), *fetched, *self._documents(step))
             destination = Destination(
                 path=step.destination,
                 workdir=step.workdir,
@@ -112,22 +122,31 @@ class Performer:
                 chmod=step.chmod,
                 made_at_ns=self.now_ns(),
             )
-            if step.unpack:
+            if step.unpack or step.remotes:
                 sources = unpack_archives(sources, self.scratch)
             return place(sources, destination, tree)
         except BuildError as error:
             raise error.at(step.span) from error
 
     def _sources(self, at: tuple[int, int], step: CopyFiles, roots: Mapping[int, StageRoot]) -> tuple[Source, ...]:
-        """What is copied; the files that the Dockerfile holds come last."""
-        found: tuple[Source, ...] = ()
-        if step.selection.patterns:
-            match step.origin:
-                case StageSource(index):
-                    found = collect(roots[index].tree, step.selection, detect_archives=step.unpack)
-                case ContextSource():
-                    found = self.sources[*at, 0]
-        return (*found, *(self._written(name, content) for name, content in step.documents))
+        """What is copied from a stage or a context."""
+        if not step.selection.patterns:
+            return ()
+        match step.origin:
+            case StageSource(index):
+                return collect(roots[index].tree, step.selection, detect_archives=step.unpack)
+            case ContextSource():
+                return self.sources[*at, 0]
+
+    async def _fetched(self, step: CopyFiles) -> list[Source]:
+        try:
+            return [await self.remotes.source(remote, step.selection) for remote in step.remotes]
+        except BuildError as error:
+            raise error.at(step.span) from error
+
+    def _documents(self, step: CopyFiles) -> list[Source]:
+        """The files that the Dockerfile holds."""
+        return [self._written(name, content) for name, content in step.documents]
 
     def _written(self, name: str, content: str) -> Source:
         """A file that the Dockerfile holds."""

@@ -11,6 +11,7 @@ from builder.dockerfile.mounts import Mount
 from builder.errors import Span
 from builder.events import StepName
 from builder.plan import StagePlan
+from builder.remote import RemoteSource
 from builder.sources import Origin, Selection
 from cache.oci.config import ImageConfig
 
@@ -76,8 +77,8 @@ class RunCommand(_Step):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CopyFiles(_Step):
-    """COPY and ADD: ``documents`` are names and contents of files that the Dockerfile itself holds; ``chown`` "" for
-    none. ``unpack``: archives are unpacked. ``link``: the layer does not depend on what is below it.
+    """COPY and ADD: ``remotes`` are fetched, ``documents`` are names and contents of files that the Dockerfile itself
+    holds; ``chown`` "" for none. ``unpack``: archives are unpacked. ``link``: the layer is the same on any other.
     """
 
     selection: Selection
@@ -85,6 +86,7 @@ class CopyFiles(_Step):
     workdir: str
     origin: Origin
     documents: tuple[tuple[str, str], ...] = ()
+    remotes: tuple[RemoteSource, ...] = ()
     chown: str = ""
     chmod: ModeChange | None = None
     unpack: bool = False

@@ -44,8 +44,9 @@ LEVELS = {
         builder.dockerfile.durations builder.dockerfile.expansion builder.dockerfile.glob builder.dockerfile.heredocs
         builder.dockerfile.lines builder.dockerfile.mounts builder.dockerfile.parser builder.dockerfile.statement
         builder.dockerfile.words builder.dockerfile.work_syntax builder.evaluate builder.evaluate_work builder.graph
-        builder.history builder.ignore builder.image builder.image_users builder.keys builder.links builder.metadata
-        builder.plan builder.sources builder.stage_scope builder.steps builder.tarformat
+        builder.history builder.ignore builder.image builder.image_users builder.keys builder.links builder.lint
+        builder.metadata builder.plan builder.remote builder.sources builder.stage_scope builder.steps
+        builder.tarformat
     """,
     2: """
         cache.blob_files cache.disk_tier cache.durable cache.filesystem cache.growing cache.memory
@@ -59,17 +60,18 @@ LEVELS = {
         proxy.users
         proxy.gates
         builder.agent_socket builder.archives builder.cache_mounts builder.context builder.copy builder.decompress
-        builder.digests builder.entries builder.isolation builder.layerdir builder.mount_preparation builder.outputs
-        builder.placement builder.rootfs builder.sandbox builder.sandbox_mounts builder.sandbox_root builder.snapshot
-        builder.stubs builder.tarlayer builder.tarread builder.unpack builder.workspace
+        builder.digests builder.download builder.entries builder.git_program builder.isolation builder.layerdir
+        builder.mount_preparation builder.outputs builder.placement builder.rootfs builder.sandbox
+        builder.sandbox_mounts builder.sandbox_root builder.snapshot builder.stubs builder.tarlayer builder.tarread
+        builder.unpack builder.workspace
     """,
     3: """
         cache.catalog cache.disk_copy cache.layers cache.stores cache.tiered cache.warm
         proxy.absences proxy.access proxy.authenticate proxy.blobs proxy.drain proxy.fills proxy.forwarded proxy.held
         proxy.hosted proxy.intake proxy.lookup proxy.manifest_pushes proxy.manifests proxy.mounts proxy.referrers
         proxy.asking proxy.sender proxy.services proxy.sources proxy.stale proxy.status proxy.tags proxy.uploads
-        builder.bases builder.execute builder.layers builder.mounting builder.perform builder.push builder.run
-        builder.stage_root builder.step_cache
+        builder.bases builder.execute builder.layers builder.mounting builder.perform builder.push builder.remotes
+        builder.run builder.stage_root builder.step_cache
     """,
     4: """
         cache.cli

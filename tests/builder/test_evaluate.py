@@ -105,7 +105,7 @@ def test_entrypoint_drops_an_inherited_cmd():
     [
         ("EXPOSE 99999", "invalid port"),
         ("COPY --chmod=0o755 a b", "is not a mode: expected an octal one"),
-        ("ARG U=https://host.example/x\nADD $U /", "not supported yet"),
+        ("ARG U=https://host.example/x\nCOPY $U /", "COPY cannot fetch"),
         ("STOPSIGNAL NOPE", "unknown signal"),
         ("WORKDIR $NOTHING", "empty after expansion"),
     ],
