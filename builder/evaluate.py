@@ -77,7 +77,7 @@ class _Evaluator:
                 return Metadata(name=name, span=instruction.span, config=self.scope.config, created_by=created_by)
 
     def _apply(self, instruction: ins.Instruction) -> str:
-        """Changes the configuration, and returns what the history says of it."""
+        """Changes the configuration, and returns what the history says of it: of ONBUILD nothing, as in BuildKit."""
         scope = self.scope
         match instruction:
             case ins.Arg():
@@ -98,7 +98,7 @@ class _Evaluator:
                 return history.volume_text(paths)
             case ins.OnBuild(trigger=trigger):
                 scope.config = metadata.with_trigger(scope.config, trigger)
-                return history.on_build_text(trigger)
+                return ""
             case ins.Maintainer(name=author):
                 scope.config = metadata.with_author(scope.config, author)
                 return history.maintainer_text(author)

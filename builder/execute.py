@@ -77,7 +77,7 @@ class Executor:
             for number, (step, key) in enumerate(keyed.keyed_steps()):
                 if isinstance(step, Metadata) or key is None:
                     self.listen(events.StepEnded(step.name, Outcome.CACHED if cached else Outcome.DONE))
-                    state.history.append(self._history(step, self.created, empty=True))
+                    state.history += [self._history(step, self.created, empty=True)] if step.created_by else []
                 else:
                     await self._layer_step(state, (index, number), step, key)
         return self._states[index]

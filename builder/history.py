@@ -88,10 +88,6 @@ def stop_signal_text(name: str) -> str:
     return f"STOPSIGNAL {name}"
 
 
-def on_build_text(trigger: str) -> str:
-    return f"ONBUILD {trigger}"
-
-
 def maintainer_text(author: str) -> str:
     return f"MAINTAINER {author}"
 

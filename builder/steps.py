@@ -44,7 +44,7 @@ Network = Literal["default", "none", "host"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Step:
-    """``config`` is the image's configuration after the step; ``created_by`` is what its history says of it."""
+    """``config`` is the image's configuration after the step; ``created_by`` what its history says, "" for nothing."""
 
     name: StepName
     span: Span

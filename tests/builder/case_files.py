@@ -97,9 +97,14 @@ def describe(layout: Path, base_layers: int) -> str:
     index = json.loads((layout / "index.json").read_bytes())
     manifest = json.loads(_blob(layout, index["manifests"][0]["digest"]))
     config = json.loads(_blob(layout, manifest["config"]["digest"]))
+    return describe_parts(config, [_blob(layout, layer["digest"]) for layer in manifest["layers"][base_layers:]])
+
+
+def describe_parts(config: dict[str, Any], layers: Sequence[bytes]) -> str:
+    """The text of an image with this configuration and these layers on top of its base."""
     lines = [*_config_lines(config), *_history_lines(config)]
-    for number, layer in enumerate(manifest["layers"][base_layers:], 1):
-        lines += [f"layer {number}", *_listing(_blob(layout, layer["digest"]))]
+    for number, layer in enumerate(layers, 1):
+        lines += [f"layer {number}", *_listing(layer)]
     return "\n".join(lines) + "\n"
 
 
