@@ -14,6 +14,7 @@ from builder.bases import BaseImages, ResolvedBase
 from builder.cache_mounts import CacheDirectories
 from builder.copy import Source
 from builder.dockerfile.instructions import Dockerfile
+from builder.errors import BuildError
 from builder.evaluate import Arguments, evaluate_plan
 from builder.execute import Executor
 from builder.git_program import Git
@@ -44,8 +45,15 @@ async def run_build(options: BuildOptions, environ: Mapping[str, str], listen: e
 
     Raises BuildError, OCIError or CacheError; nothing is delivered half then.
     """
-    dockerfile = await asyncio.to_thread(context.read_dockerfile, options.dockerfile)
     predefined = predefined_args(options.platform, options.build_platform, options.target)
+    dockerfile, findings, checks = await asyncio.to_thread(context.read_dockerfile, options.dockerfile, predefined)
+    for finding in findings:
+        listen(events.Warned(str(finding)))
+    if findings and (checks.fatal or options.check_only):
+        raise BuildError(f"the checks of {options.dockerfile.name} found {len(findings)} things to mend")
+    if options.check_only:
+        listen(events.Note(f"the checks of {options.dockerfile.name} found nothing"))
+        return
     request = Request(
         target=options.target, build_args=options.build_args, predefined=predefined, contexts=options.contexts
     )

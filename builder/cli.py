@@ -99,6 +99,7 @@ def make_options(values: Values, environ: Mapping[str, str]) -> BuildOptions:
         context=context,
         dockerfile=_dockerfile(str(values["dockerfile"]), context),
         target=_text(values, "target"),
+        check_only=bool(values["check"]),
         contexts=cli_sources.named_contexts(_texts(values, "build_context")),
         secrets=StepSecrets(
             values=cli_sources.secrets(_texts(values, "secret"), environ),
@@ -211,7 +212,7 @@ def _cache(values: Values) -> CacheOptions:
 
 def _output(values: Values) -> OutputOptions:
     destinations = _references(values, "destination")
-    if not destinations and not values["no_push"]:
+    if not destinations and not values["no_push"] and not values["check"]:
         raise click.UsageError("give --destination, or --no-push when the image is to be pushed nowhere")
     return OutputOptions(
         destinations=() if values["no_push"] else destinations,

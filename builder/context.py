@@ -9,19 +9,28 @@ from pathlib import Path
 
 from builder.copy import Source, collect, content_digest
 from builder.dockerfile.instructions import Dockerfile
+from builder.dockerfile.lines import read_text
 from builder.dockerfile.parser import parse
 from builder.errors import BuildError, ContextError
 from builder.graph import ContextRead, Position
 from builder.ignore import IgnoreRules
+from builder.lint import Checks, Finding, checks_of, lint
 from builder.rootfs import Tree
 from cache.keys import CacheKey
 
 MAX_DOCKERFILE_BYTES = 16 << 20
 
 
-def read_dockerfile(path: Path) -> Dockerfile:
-    """The parsed Dockerfile. Raises BuildError when it cannot be read, DockerfileError when it cannot be understood."""
-    return parse(_read(path), path.name)
+def read_dockerfile(path: Path, predefined: Mapping[str, str]) -> tuple[Dockerfile, list[Finding], Checks]:
+    """The parsed Dockerfile, what its checks have found, and what that means.
+
+    Raises BuildError when it cannot be read, DockerfileError when it cannot be understood.
+    """
+    data = _read(path)
+    dockerfile = parse(data, path.name)
+    text = read_text(data, path.name)
+    checks = checks_of(text)
+    return dockerfile, [f for f in lint(text, dockerfile, predefined) if checks.counts(f)], checks
 
 
 def read_ignore_rules(context: Path, dockerfile: Path | None = None) -> IgnoreRules:

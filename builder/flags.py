@@ -52,6 +52,7 @@ HONOURED = (
     Flag("context-sub-path", TEXT, "A directory inside the context to use instead of all of it."),
     Flag("dockerfile", TEXT, "The Dockerfile, as given or inside the context.", short="f", default="Dockerfile"),
     Flag("target", TEXT, "The stage to build (its name or number); the last one if not given."),
+    Flag("check", BOOL, "Only check the Dockerfile by BuildKit's rules; status 1 when they find something."),
     Flag("build-arg", LIST, "NAME=VALUE for an ARG; NAME alone takes the value from the environment."),
     Flag("build-context", LIST, "NAME=DIRECTORY or NAME=docker-image://IMAGE, for --from and FROM."),
     Flag("secret", LIST, "id=NAME,src=FILE or id=NAME,env=VARIABLE, for RUN --mount=type=secret."),

@@ -93,13 +93,14 @@ class BuildOptions:
     ``contexts`` are the named ones, by their names in lower case. ``platform`` is what the image is for,
     ``build_platform`` what this machine is. ``clamp_mtime_s`` is the Unix time that no file in a new layer is newer
     than, and that the image says it was made at (SOURCE_DATE_EPOCH; 0 for ``--reproducible``); None leaves the times as
-    they are. ``state_dir`` is where the builder keeps its work, its local cache and its cache mounts; ``rung`` forces a
-    rung of the sandbox ladder ("" = the best that works).
+    they are. ``check_only`` reads the Dockerfile and builds nothing. ``state_dir`` is where the builder keeps its work,
+    its local cache and its cache mounts; ``rung`` forces a rung of the sandbox ladder ("" = the best that works).
     """
 
     context: Path
     dockerfile: Path
     target: str = ""
+    check_only: bool = False
     contexts: Mapping[str, NamedContext] = field(default_factory=dict)
     secrets: StepSecrets = StepSecrets()
     build_args: Mapping[str, str] = field(default_factory=dict)
