@@ -131,6 +131,8 @@ def audit_line(done: Done, digest: str, tags: str) -> tuple[str, dict[str, Any]]
 
     ``digest`` and ``tags`` are those of the reply (Docker-Content-Digest, OCI-Tag).
     """
+    if done.error is None and isinstance(done.asked, ReadManifest | ReadBlob):
+        return None
     refused, pushed = done.refused_by, push_outcome(done)
     if refused in ("credentials", "rule", "upstream", "host"):
         event, decision = "access_refused", "refused"

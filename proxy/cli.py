@@ -65,6 +65,7 @@ def command(
         return
     config = load()
     if check_config:
+        _open_store(config)  # reads and writes nothing
         print("\n".join(("ok", *summarize(config))))
         return
     configure_logging(sys.stderr, config.log)

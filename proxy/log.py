@@ -15,27 +15,11 @@ from proxy.secret_text import MASK, mask_secrets, names_secret
 
 REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
 """The request that is being answered; what it starts in the background keeps it."""
-_PLAIN = frozenset(
-    [
-        "event",
-        "level",
-        "timestamp",
-        "request_id",
-        "audit",
-        "kind",
-        "method",
-        "repository",
-        "reference",
-        "outcome",
-        "upstream",
-        "digest",
-        "decision",
-        "source",
-        "right",
-    ]
-)
+_PLAIN = {"event", "level", "timestamp", "request_id", "audit", "kind", "method", "repository", "reference"}
+_PLAIN |= {"outcome", "upstream", "who", "digest", "decision", "source", "right"}
 """Fields whose grammar leaves no room for a secret; most lines have no others."""
-_LEVELS = logging.getLevelNamesMapping()
+_NUMBERS = frozenset((int, float, bool))
+_LEVELS = {name.lower(): number for name, number in logging.getLevelNamesMapping().items()}
 
 _processors: list[Processor] = []
 """Changed in place: loggers that were used once keep the list."""
@@ -44,10 +28,10 @@ _processors: list[Processor] = []
 def configure_logging(stream: TextIO, style: LogStyle) -> None:
     """Sends all log events to ``stream`` in this style; may be called again to change the style."""
     as_text = style.form == "text" or (style.form is None and stream.isatty())
-    threshold = _LEVELS[style.level.upper()]
+    threshold = _LEVELS[style.level]
 
     def drop_below(_: WrappedLogger, method: str, event: EventDict) -> EventDict:
-        if _LEVELS.get(method.upper(), logging.ERROR) < threshold:
+        if _LEVELS.get(method, logging.ERROR) < threshold:
             raise structlog.DropEvent
         return event
 
@@ -77,7 +61,7 @@ def add_request_id(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 def mask_fields(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     """Takes what looks like a secret out of every field that is free text."""
     for key, value in event.items():
-        if key in _PLAIN or isinstance(value, int | float):
+        if key in _PLAIN or type(value) in _NUMBERS:
             continue
         if isinstance(value, list | tuple):
             event[key] = [_masked(key, item) for item in value]

@@ -90,7 +90,7 @@ class RequestWatch:
             who=done.who,
             method=done.method,
             kind=done.kind,
-            repository=done.where or request.path[:PATH_CHARACTERS],
+            repository=done.where or request.raw_path.partition("?")[0][:PATH_CHARACTERS],
             reference=done.reference,
             status=done.status,
             outcome=outcome,

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections.abc import Callable, Mapping
 
 from proxy.config import ProxyConfig
 from proxy.errors import ConfigError
 
-_OPTIONS = {
-    "host": "listen",
-    "port": "listen",
-    "store_url": "store",
-    "default_upstream": "default-upstream",
-    "upstreams": "upstream",
-    "spool_dir": "spool-dir",
-    "disk_cache": "disk-cache",
-    "hosts": "host",
-    "users_file": "users",
-    "tokens_file": "tokens",
-    "rules": "rule",
-    "drain_s": "drain",
+OPTIONS: Mapping[str, Callable[[ProxyConfig], object]] = {
+    "listen": lambda config: (config.host, config.port),
+    "store": lambda config: config.store_url,
+    "upstream": lambda config: config.upstreams,
+    "default-upstream": lambda config: config.default_upstream,
+    "hosted": lambda config: config.hosted,
+    "spool-dir": lambda config: config.spool_dir,
+    "disk-cache": lambda config: config.disk_cache and config.disk_cache.directory,
+    "disk-cache-size": lambda config: config.disk_cache and config.disk_cache.size_bytes,
+    "host": lambda config: config.hosts,
+    "users": lambda config: config.users_file,
+    "tokens": lambda config: config.tokens_file,
+    "rule": lambda config: config.rules,
+    "tls-cert": lambda config: config.tls and config.tls.certificate,
+    "tls-key": lambda config: config.tls and config.tls.key,
+    "drain": lambda config: config.drain_s,
+    "log-format": lambda config: config.log.form,
+    "log-level": lambda config: config.log.level,
 }
-"""Options by the fields that they set; the others have the field's name."""
-_FIXED = frozenset({"listen", "store", "spool-dir", "disk-cache"})
+"""What each option has set; how fresh tags are is a part of each upstream."""
+_FIXED = frozenset({"listen", "store", "spool-dir", "disk-cache", "disk-cache-size"})
 
 
 class Configuration:
@@ -45,8 +50,7 @@ class Configuration:
 
 def changed_options(old: ProxyConfig, new: ProxyConfig) -> tuple[str, ...]:
     """The options whose values differ, by name."""
-    differing = [field.name for field in fields(ProxyConfig) if getattr(old, field.name) != getattr(new, field.name)]
-    return tuple(dict.fromkeys(_OPTIONS.get(name, name) for name in differing))
+    return tuple(name for name, value in OPTIONS.items() if value(old) != value(new))
 
 
 def restart_problems(old: ProxyConfig, new: ProxyConfig) -> list[str]:

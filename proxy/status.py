@@ -37,6 +37,6 @@ def _upstream(services: Services, upstream: Upstream) -> UpstreamStatus:
         is_default=upstream.name == services.config.default_upstream,
         requests=services.metrics.total("proxy_upstream_requests_total", upstream=upstream.name),
         last=services.metrics.last_status.get(upstream.name, 0),
-        left_alone_s=0.0,
+        is_failing=services.upstreams.is_failing(upstream),
         remaining=services.metrics.remaining(upstream.name),
     )

@@ -29,7 +29,7 @@ class UpstreamStatus:
     is_default: bool
     requests: int
     last: int | None
-    left_alone_s: float
+    is_failing: bool
     remaining: int | None
 
 
@@ -79,8 +79,8 @@ def _upstreams(upstreams: Iterable[UpstreamStatus]) -> Iterator[tuple[str, ...]]
 
 
 def _state(upstream: UpstreamStatus) -> str:
-    if upstream.left_alone_s > 0:
-        return f"failing: left alone for {_time(upstream.left_alone_s)}"
+    if upstream.is_failing:
+        return "failing: asked now and then, to see whether it is back"
     match upstream.last:
         case 0:
             return "not asked yet"

@@ -52,6 +52,10 @@ class Upstreams:
             found.append(self._client(upstream, url, asker, gate, name=name, namespace=upstream.name))
         return found
 
+    def is_failing(self, upstream: Upstream) -> bool:
+        """True when the upstream has failed so often that it is left alone most of the time."""
+        return self._gates.circuit(upstream.url).times > 0
+
     def _client(
         self,
         upstream: Upstream,

@@ -81,6 +81,11 @@ def test_a_configuration_is_checked_without_opening_anything(tmp_path: Path):
     assert "a-token-that-nobody-sees" not in said
 
 
+def test_a_store_that_is_none_is_a_fault_of_the_configuration():
+    status, said = refused("--check-config", "--store", "gopher://x")
+    assert (status, "file:///path" in said) == (2, True)
+
+
 def test_all_faults_of_the_files_are_found_at_once(tmp_path: Path):
     (tmp_path / "users").write_text("bob:plain-text-password\nci\n")
     for name in ("cert", "key"):
@@ -155,6 +160,7 @@ async def test_a_killed_proxy_leaves_only_whole_blobs(tmp_path: Path):
         upstream.go_on.set()
         with started(tmp_path, *options) as process:
             assert (await get(process.url + path))[2] == data
+            await process.logged("blob_fetched")
             assert (await get(process.url + path))[1]["X-Cache"] == "hit"
         held = [found async for found, _ in store.blobs()]
         assert held == [digest]

@@ -150,7 +150,7 @@ async def test_a_line_for_each_request(tmp_path: Path):
             await process.logged("blob_fetched")
             again = await get(f"{process.url}/v2/org/app/blobs/{image.layer}", **{"X-Request-Id": insane})
             await get(f"{process.url}/healthz")
-            await get(f"{process.url}/v2/up.test/%00?secret=1")
+            await get(f"{process.url}/v2/up.test/%1b%00?secret=1")
             manifest, part, whole, wrong = await process.logged("request_served", 4)
             (fetched,) = process.lines("blob_fetched")
     names = ("who", "method", "kind", "repository", "reference", "status", "outcome", "bytes", "upstream", "level")
@@ -172,7 +172,7 @@ async def test_a_line_for_each_request(tmp_path: Path):
     }  # fmt: skip
     assert chosen(whole, "bytes", "outcome") == {"bytes": len(image.blobs[image.layer]), "outcome": "hit"}
     assert chosen(wrong, "kind", "repository", "status") == {
-        "kind": "other", "repository": "/v2/up.test/\x00", "status": 400
+        "kind": "other", "repository": "/v2/up.test/%1B%00", "status": 400
     }  # fmt: skip
     assert 0 <= manifest["duration_s"] < 60
     assert manifest["request_id"] == said[1]["X-Request-ID"] == sane

@@ -10,9 +10,10 @@ import aiohttp
 import pytest
 
 from cache.oci.digest import Digest
-from proxy.config import ProxyConfig, Tls, Upstream
+from proxy import options
+from proxy.config import LogStyle, ProxyConfig, Tls, Upstream
 from proxy.errors import ConfigError
-from proxy.reload import Configuration, changed_options
+from proxy.reload import OPTIONS, Configuration
 from proxy.rights import Rule, Rules
 from tests.proxy.processes import Process, started
 from tests.proxy.running import get, make_image, scripted_upstream
@@ -33,6 +34,7 @@ CONFIG = ProxyConfig(
         (CONFIG, ()),
         (replace(CONFIG, upstreams={}, default_upstream=None), ("upstream", "default-upstream")),
         (replace(CONFIG, rules=Rules((Rule.parse("* * read"),)), drain_s=1.0), ("rule", "drain")),
+        (replace(CONFIG, log=LogStyle("text", "debug")), ("log-format", "log-level")),
         (
             replace(CONFIG, hosts=("proxy.test",), users_file=Path("u"), tokens_file=Path("t")),
             ("host", "users", "tokens"),
@@ -63,24 +65,10 @@ def test_what_needs_a_restart_is_refused_whole(new: ProxyConfig, named: list[str
     assert configuration.current is CONFIG
 
 
-def test_every_field_has_the_name_of_an_option():
-    from proxy.options import OPTIONS
-
-    other = ProxyConfig(
-        host="x",
-        port=9,
-        store_url="x",
-        upstreams={},
-        default_upstream=None,
-        hosted=(),
-        spool_dir=Path("x"),
-        hosts=("x",),
-        users_file=Path("x"),
-        tokens_file=Path("x"),
-        rules=Rules((Rule.parse("* * read"),)),
-        drain_s=0.0,
-    )
-    assert set(changed_options(CONFIG, other)) <= {option.name for option in OPTIONS}
+def test_no_option_is_forgotten():
+    known = {option.name for option in options.OPTIONS}
+    of_each_upstream = {"tag", "tag-ttl", "revalidate", "max-stale", "negative-ttl", "access-ttl"}
+    assert set(OPTIONS) == known - of_each_upstream
 
 
 def write(file: Path, upstream: str, *more: str) -> None:
@@ -117,25 +105,64 @@ async def test_another_upstream_while_a_blob_is_on_its_way_and_an_upload_is_open
             assert (one.count("PUT", "uploads"), other.count("PUT", "uploads")) == (1, 0)
 
 
-@pytest.mark.parametrize(
-    ("text", "named"),
-    [
-        ('tag-ttl = "soon"\nno-such = 1', "no-such"),
-        ("upstream =", "TOML"),
-        ('spool-dir = "/tmp"', "spool-dir"),
-        ('tls-cert = "/nowhere"\ntls-key = "/nowhere"', "/nowhere"),
-        ('users = "/nowhere"\nrule = ["* * read"]', "/nowhere"),
-    ],
-)
-async def test_a_configuration_with_faults_changes_nothing(tmp_path: Path, text: str, named: str):
+FAULTS = {
+    'tag-ttl = "soon"\nno-such = 1': "no-such",
+    "upstream =": "TOML",
+    'spool-dir = "/tmp"': "spool-dir",
+    'tls-cert = "/nowhere"\ntls-key = "/nowhere"': "/nowhere",
+    'users = "/nowhere"\nrule = ["* * read"]': "/nowhere",
+}
+
+
+async def test_a_configuration_with_faults_changes_nothing(tmp_path: Path):
     file = tmp_path / "crossdock.toml"
     async with scripted_upstream() as upstream:
         upstream.manifests["1"] = make_image().manifest.raw
         write(file, upstream.url)
         with started(tmp_path, "--config", str(file)) as process:
-            file.write_text(text)
-            refused = await hang_up(process, "config_refused")
-            assert any(named in problem for problem in refused["problems"]), refused
-            assert (await get(f"{process.url}/v2/org/app/manifests/1"))[0] == 200
+            for count, (text, named) in enumerate(FAULTS.items(), 1):
+                file.write_text(text)
+                problems = (await hang_up(process, "config_refused", count))["problems"]
+                assert named in str(problems)
+                assert (await get(f"{process.url}/v2/org/app/manifests/1"))[0] == 200
             write(file, upstream.url, 'hosted = ["mine"]')
             assert (await hang_up(process, "config_reloaded"))["changed"] == ["hosted"]
+
+
+async def test_users_rules_and_names_are_those_of_the_files_now(tmp_path: Path):
+    file, tokens = tmp_path / "crossdock.toml", tmp_path / "tokens"
+    rules = f'hosted = ["cache"]\ntokens = "{tokens}"\nrule = ["ci cache {{}}"]\nupstream = []\nlog-format = "json"\n'
+    old, new = "the-old-token-of-ci", "the-new-token-of-ci"
+    tokens.write_text(f"ci:{old}\n")
+    file.write_text(rules.format("read"))
+
+    async def push_status(process: Process, token: str, host: str = "localhost") -> int:
+        headers = {"Authorization": f"Bearer {token}", "Host": host}
+        async with aiohttp.ClientSession() as session:
+            place = f"{process.url}/v2/cache/app/blobs/uploads/"
+            async with session.post(place, headers=headers) as answer:
+                return answer.status
+
+    with started(tmp_path, "--config", str(file)) as process:
+        assert await push_status(process, old) == 403
+        assert await push_status(process, old, "proxy.test") == 421
+        file.write_text(rules.format("read,write") + 'host = ["proxy.test"]\n')
+        tokens.write_text("no such line\n")
+        await hang_up(process, "config_refused")
+        assert await push_status(process, old) == 403
+        tokens.write_text(f"ci:{new}\n")
+        assert (await hang_up(process, "config_reloaded"))["changed"] == ["host", "rule"]
+        assert await push_status(process, old) == 401
+        assert await push_status(process, new, "proxy.test") == 202
+
+
+async def test_how_much_is_logged_may_change(tmp_path: Path):
+    file = tmp_path / "crossdock.toml"
+    write(file, "http://127.0.0.1:1", 'log-level = "warning"')
+    with started(tmp_path, "--config", str(file)) as process:
+        await get(f"{process.url}/v2/")
+        assert process.lines() == []
+        write(file, "http://127.0.0.1:1")
+        assert (await hang_up(process, "config_reloaded"))["changed"] == ["log-level"]
+        await get(f"{process.url}/v2/")
+        await process.logged("request_served")

@@ -12,7 +12,7 @@ import pytest
 from proxy.status_page import Status, UpstreamStatus, render_status
 from tests.proxy.running import UPSTREAM, Proxy, get, make_image, running_proxy, scripted_upstream
 
-HUB = UpstreamStatus("docker.io", True, requests=1234, last=200, left_alone_s=0.0, remaining=76)
+HUB = UpstreamStatus("docker.io", True, requests=1234, last=200, is_failing=False, remaining=76)
 STATUS = Status(
     version="1.2",
     up_s=90.0,
@@ -70,7 +70,7 @@ def test_what_it_says():
         (replace(HUB, last=503), "answered 503 to the last request"),
         (replace(HUB, last=429), "answered 429 to the last request"),
         (replace(HUB, last=404), "answers"),
-        (replace(HUB, last=None, left_alone_s=30.0), "failing: left alone for 30 s"),
+        (replace(HUB, last=None, is_failing=True), "failing: asked now and then, to see whether it is back"),
     ],
 )
 def test_how_an_upstream_is(upstream: UpstreamStatus, state: str):
@@ -100,3 +100,10 @@ async def test_it_counts_and_names_no_repository(tmp_path: Path):
     assert "75% of 4" in said
     assert "secret-app" not in said
     assert not re.search(r"(src|href)=\"?(https?:)?//", said)
+
+
+async def test_an_upstream_that_fails(tmp_path: Path):
+    async with running_proxy(tmp_path, {UPSTREAM: "http://127.0.0.1:1"}) as proxy:
+        for tag in ("1", "2", "3", "4"):
+            await get(f"{proxy.url}/v2/org/app/manifests/{tag}")
+        assert "failing: asked now and then" in await page(proxy)
