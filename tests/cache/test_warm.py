@@ -17,6 +17,7 @@ from cache.oci.errors import NotFound, Unreachable
 from cache.oci.reference import Reference
 from cache.oci.registries import Registries, base_url
 from cache.oci.transport import Transport
+from tests.fakes.faulty import scripted_upstream
 from tests.peers import free_port
 from tests.proxy.running import client_of, get, make_image, push, running_proxy
 
@@ -156,6 +157,16 @@ async def test_through_a_proxy(registry, tmp_path):
         assert registry.count("GET") == before
         other = make_image(PLATFORMS[1][1], 100_000)
         assert registry.count("GET", str(other.layer)) == 0
+
+
+async def test_warming_leaves_the_rest_of_a_rate_limit_to_others(tmp_path):
+    async with scripted_upstream() as upstream, running_proxy(tmp_path, {"up.test": upstream.url}) as proxy:
+        upstream.manifests = {tag: make_image(1).manifest.raw for tag in ("1", "2")}
+        upstream.headers = {"ratelimit-limit": "100;w=21600", "ratelimit-remaining": "10;w=21600"}
+        assert (await get(f"{proxy.url}/v2/team/base/manifests/1"))[0] == 200
+        _, complaint = await crossdock_warm("--proxy", proxy.url, "up.test/team/base:2", status=1)
+        assert "kept for those who wait" in complaint
+        assert upstream.count("GET", "/manifests/2") == 0
 
 
 async def test_into_a_store_that_a_proxy_then_serves(registry, tmp_path):

@@ -170,9 +170,27 @@ def announced(more_bytes: int, sent: Callable[[bytes], bytes] = bytes) -> Fault:
 
 
 async def stall(script: Script, request: web.Request) -> web.StreamResponse:
-    """Says nothing until ``go_on``."""
+    """Says nothing until ``go_on``, and nothing good then."""
     await script.go_on.wait()
     return web.Response(status=503)
+
+
+async def hold(script: Script, request: web.Request) -> web.StreamResponse:
+    """Answers rightly, once ``go_on`` is set."""
+    answer = await script.answer(request)
+    await script.go_on.wait()
+    return answer
+
+
+def private(authorization: str) -> Fault:
+    """Answers only who brings this ``Authorization``."""
+
+    async def fault(script: Script, request: web.Request) -> web.StreamResponse:
+        if request.headers.get("Authorization") == authorization:
+            return await script.answer(request)
+        return web.Response(status=401, headers={"WWW-Authenticate": 'Basic realm="r"'})
+
+    return fault
 
 
 def stall_at(position: int) -> Fault:

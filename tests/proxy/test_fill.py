@@ -13,10 +13,11 @@ import pytest
 from cache.errors import StoreFull
 from cache.filesystem import FilesystemStore
 from cache.oci.digest import Digest
+from proxy.fills import SLOW_BYTES, Progress
 from proxy.intake import Intake
 from proxy.spool_file import SpoolFile
 from tests.peers import Registry
-from tests.proxy.leaks import nothing_left
+from tests.proxy.leaks import nothing_left, until
 from tests.proxy.running import UPSTREAM, chunks_of, client_of, get, running_proxy, scripted_upstream
 
 DATA = random.Random(7).randbytes(3_000_000)
@@ -189,3 +190,38 @@ async def test_what_is_here_and_not_stored_yet_is_a_hit(tmp_path: Path, monkeypa
             slow.set()
         assert await store.stat(DIGEST) == len(DATA)
         assert upstream.count("GET", PATH) == 1
+
+
+async def test_an_upstream_that_is_slow_holds_up_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("proxy.fills.FILLS_PER_UPSTREAM", 2)
+    blobs = {str(Digest.of(data)): data for data in (bytes([number]) * 50_000 for number in range(3))}
+    async with scripted_upstream() as slow, scripted_upstream() as quick:
+        slow.blobs, slow.pause_at, quick.blobs = blobs, 10, {str(DIGEST): DATA}
+        async with running_proxy(tmp_path, {UPSTREAM: slow.url, "quick.test": quick.url}) as proxy:
+            pulls = [asyncio.create_task(get(f"{proxy.url}/v2/org/app/blobs/{name}")) for name in blobs]
+            await until(lambda: slow.count("GET", "/blobs/") == 2)
+            assert (await get(f"{proxy.url}/v2/quick.test/org/app/blobs/{DIGEST}"))[2] == DATA
+            assert slow.count("GET", "/blobs/") == 2
+            slow.go_on.set()
+            assert [answer[2] for answer in await asyncio.gather(*pulls)] == list(blobs.values())
+
+
+@pytest.mark.parametrize(
+    ("arrivals", "goes_on"),
+    [
+        ([(59.0, 1), (1.0, SLOW_BYTES)], True),
+        ([(60.0, SLOW_BYTES)], True),
+        ([(60.0, SLOW_BYTES - 1)], False),
+        ([(30.0, 1)] * 2, False),
+        ([(60.0, SLOW_BYTES), (30.0, 1), (30.0, 1)], False),
+        ([(60.0, SLOW_BYTES)] * 100, True),
+    ],
+)
+def test_what_only_drips_is_given_up(arrivals: list[tuple[float, int]], goes_on: bool):
+    now, progress = 1000.0, Progress(1000.0)
+    verdicts = []
+    for after_s, size_bytes in arrivals:
+        now += after_s
+        verdicts.append(progress.enough(size_bytes, now))
+    assert verdicts[-1] is goes_on
+    assert all(verdicts[:-1])
