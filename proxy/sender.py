@@ -15,7 +15,7 @@ import structlog
 
 from cache.oci.client import RegistryClient
 from cache.oci.digest import Digest
-from cache.oci.errors import RegistryError
+from cache.oci.errors import NotFound, RegistryError
 from cache.oci.sending import Sent, Step, Way, next_step
 from proxy.spool import Spool
 
@@ -88,10 +88,10 @@ class Sender:
             try:
                 await self._attempt(spool, whole)
             except RegistryError as error:
-                await self._recover(error, spool)
-            else:
-                self._location = ""
-                return
+                if not await self._recover(error, spool):
+                    continue
+            self._location = ""
+            return
 
     async def _attempt(self, spool: Spool, whole: Whole | None) -> None:
         """Sends what the upstream has not yet, and closes the upload."""
@@ -121,11 +121,12 @@ class Sender:
             start, stop = self._sent_bytes, min(self._sent_bytes + chunk_bytes, spool.received_bytes)
             content = spool.read(start, stop)
             self._location = await self._client.patch_upload(self._location, content, start, stop - start)
-            self._sent_bytes, self._taken, self._failed, self._refused = stop, True, 0, False
+            self._sent_bytes, self._taken = stop, True
+            self._note_progress(stop)
             self._client.profile.upload_chunk_bytes = chunk_bytes
 
-    async def _recover(self, error: RegistryError, spool: Spool) -> None:
-        """Makes ready for the next attempt. Raises ``error`` when there is to be none."""
+    async def _recover(self, error: RegistryError, spool: Spool) -> bool:
+        """Makes ready for the next attempt; True when none is needed. Raises ``error`` when there is to be none."""
         sent = Sent(self._way, bool(self._location), self._taken, self._closing, self._resumed, self._refused)
         step, way = next_step(error, sent, self._client.profile.least_chunk_bytes)
         if step is Step.GIVE_UP:
@@ -138,9 +139,11 @@ class Sender:
             await self._abandon()
         elif step is Step.ANEW:
             self._location = ""
+            return await self._is_there()
         else:
             self._refused = self._refused or step is Step.AGAIN
-            await self._take_up(spool)
+            return await self._take_up(spool)
+        return False
 
     async def _pause(self, error: RegistryError, spool: Spool) -> None:
         """Waits before the next attempt.
@@ -154,18 +157,35 @@ class Sender:
             self._failed += 1
             await self._client.wait(error, self._failed)
 
-    async def _take_up(self, spool: Spool) -> None:
-        """Finds out how far the upstream is; where it does not say, it must begin anew."""
+    async def _take_up(self, spool: Spool) -> bool:
+        """Finds out how far the upstream is; where it does not say, it must begin anew. True when it has all."""
         location, self._location = self._location, ""
         try:
             location, held_bytes = await self._client.upload_status(location)
+        except NotFound:
+            return await self._is_there()
         except RegistryError as error:
             log.info("push_begins_anew", repository=self._repository, error=str(error))
-            return
+            return False
         self._location = location
-        if not 0 < held_bytes <= spool.received_bytes:
-            return await self._abandon()
-        self._sent_bytes, self._resumed = held_bytes, True
+        if 0 < held_bytes <= spool.received_bytes:
+            self._sent_bytes, self._resumed = held_bytes, True
+            self._note_progress(held_bytes)
+        else:
+            await self._abandon()
+        return False
+
+    async def _is_there(self) -> bool:
+        """Whether the session has ended because the blob was taken, and only the answer was lost."""
+        if not self._digest.done():
+            return False
+        try:
+            return await self._client.head_blob(self._repository, self._digest.result()) is not None
+        except RegistryError:
+            return False
+
+    def _note_progress(self, held_bytes: int) -> None:
+        """Failures count anew once the upstream has more than it ever had before, and only then: this must end."""
         if held_bytes > self._confirmed_bytes:
             self._confirmed_bytes, self._failed, self._refused = held_bytes, 0, False
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from cache.errors import StoreFull
 from cache.filesystem import FilesystemStore
@@ -25,6 +26,7 @@ from tests.proxy.upload_upstream import (
     Fault,
     UploadUpstream,
     answer,
+    lose_answer,
     lose_session,
     reset,
     upload_upstream,
@@ -397,3 +399,47 @@ async def test_blobs_that_the_upstream_has_lost_are_given_back_to_it(proxy: Prox
     assert await put_manifest(proxy, "1", image.manifest.raw) == (201, "")
     assert upstream.blobs == held
     assert await put_manifest(proxy, "2", make_image(2).manifest.raw) == (400, "MANIFEST_BLOB_UNKNOWN")
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_an_answer_that_is_lost(proxy: Proxy, upstream: UploadUpstream, way: str):
+    """The upstream has taken the blob: it is not sent again."""
+    upstream.faults["PUT"] = [lose_answer()]
+    assert await push(proxy, way) == (201, "")
+    assert upstream.received_bytes == len(DATA)
+    assert upstream.count("POST") == 1
+    await assert_pushed(proxy, upstream)
+
+
+async def test_a_session_that_is_always_lost_is_given_up(proxy: Proxy, upstream: UploadUpstream):
+    """That every session gets as far as the last one is no progress."""
+
+    async def taken_and_lost(running: UploadUpstream, request: web.Request) -> web.StreamResponse:
+        done = await running._upload(request, request.path.rpartition("/")[2])
+        running.sessions.clear()
+        return done
+
+    upstream.streams, upstream.chunk_limit = False, 1_100_000
+    upstream.faults["PATCH"] = [answer(411), answer(413), *[taken_and_lost, answer(404, "BLOB_UPLOAD_UNKNOWN")] * 20]
+    assert await push(proxy, "stream") == (404, "BLOB_UPLOAD_UNKNOWN")
+    assert upstream.count("PATCH") < 20
+
+
+async def test_an_upstream_that_tires_of_a_client_that_pauses(
+    proxy: Proxy, upstream: UploadUpstream, monkeypatch: pytest.MonkeyPatch
+):
+    """It breaks more often than the back-off schedule allows failures, but never while there was something to send."""
+    monkeypatch.setattr("proxy.sender.QUIET_S", -1.0)
+    upstream.reports = False
+    async with aiohttp.ClientSession(proxy.url) as session:
+        async with session.post(UPLOADS) as response:
+            location = response.headers["Location"]
+        for number in range(1, 9):
+            upstream.faults["PATCH"] = [reset(number * 1000)]
+            async with session.patch(location, data=DATA[(number - 1) * 1000 : number * 1000]) as response:
+                assert response.status == 202
+            await until(lambda: not upstream.faults["PATCH"])
+            await asyncio.sleep(0.02)
+        assert await finish(session, location, Digest.of(DATA[:8000])) == 201
+    upstream.sessions.clear()
+    await assert_pushed(proxy, upstream, DATA[:8000])

@@ -148,6 +148,18 @@ def reset(at_bytes: int) -> Fault:
     return fault
 
 
+def lose_answer() -> Fault:
+    """Does what it was asked to do, and breaks the connection instead of saying so."""
+
+    async def fault(upstream: UploadUpstream, request: web.Request) -> web.StreamResponse:
+        done = await upstream._upload(request, request.path.rpartition("/")[2])
+        assert request.transport is not None
+        request.transport.abort()
+        return done
+
+    return fault
+
+
 def lose_session() -> Fault:
     """Forgets all uploads before it answers."""
 
