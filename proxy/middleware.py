@@ -146,7 +146,8 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
     except (Refused, OCIError, CacheError) as error:
         if isinstance(error, CacheError):
             log.warning("store_failed", error=str(error))
-        request[ERROR] = error
+        # aiohttp keeps the request until the next one on its connection: not with all that was at work on it.
+        request[ERROR] = error.with_traceback(None)
         return _response(
             request, error_reply(error, request.get(UPSTREAM, ""), request.get(SCOPE, ""), _absent(request))
         )

@@ -214,7 +214,7 @@ async def test_an_upstream_that_takes_small_chunks_only(
 
 
 async def test_the_upload_runs_beside_the_clients_and_is_acknowledged_when_it_is_done(
-    proxy: Proxy, upstream: UploadUpstream
+    proxy: Proxy, upstream: UploadUpstream, tmp_path: Path
 ):
     reading, taking = asyncio.Event(), asyncio.Event()
     upstream.faults = {"PATCH": [wait(reading)], "PUT": [wait(taking)]}
@@ -223,6 +223,8 @@ async def test_the_upload_runs_beside_the_clients_and_is_acknowledged_when_it_is
             location = response.headers["Location"]
         async with session.patch(location, data=DATA[:1000]) as response:
             assert response.status == 202
+        (spool,) = (tmp_path / "store/v1/incoming").iterdir()
+        assert spool.read_bytes() == DATA[:1000], "what was acknowledged is not in memory any more"
         await until(lambda: upstream.count("PATCH") == 1)
         async with session.patch(location, data=io.BytesIO(DATA[1000:])) as response:
             assert response.status == 202
@@ -308,7 +310,7 @@ async def test_a_client_that_leaves_comes_back(proxy: Proxy, upstream: UploadUps
         ) as response:
             assert response.status == 202
         assert await finish(session, location) == 201
-    upstream.sessions.clear()
+    await until(lambda: not upstream.sessions)
     await assert_pushed(proxy, upstream)
 
 
