@@ -311,6 +311,7 @@ async def test_a_client_that_leaves_comes_back(proxy: Proxy, upstream: UploadUps
             assert response.status == 202
         assert await finish(session, location) == 201
     await until(lambda: not upstream.sessions)
+    assert upstream.received_bytes < 2 * len(DATA), "the upload that broke is not carried to its end as well"
     await assert_pushed(proxy, upstream)
 
 
