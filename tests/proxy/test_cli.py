@@ -160,9 +160,10 @@ async def test_a_killed_proxy_leaves_only_whole_blobs(tmp_path: Path):
         upstream.go_on.set()
         with started(tmp_path, *options) as process:
             assert (await get(process.url + path))[2] == data
-            await process.logged("blob_fetched")
+            async with asyncio.timeout(20):  # it is served as soon as it is whole, and stored right after
+                while not (held := [found async for found, _ in store.blobs()]):
+                    await asyncio.sleep(0.01)
             assert (await get(process.url + path))[1]["X-Cache"] == "hit"
-        held = [found async for found, _ in store.blobs()]
         assert held == [digest]
         async with store.open(digest) as chunks:
             assert b"".join([chunk async for chunk in chunks]) == data
