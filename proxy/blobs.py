@@ -195,29 +195,36 @@ class Blobs:
         A fill that somebody else's credentials did not open is no answer for this identity: it tries its own.
         """
         owner = (route.namespace, route.repository, caller.fingerprint)
+        let_in = False
         while (fill := self._fills.running(digest)) is not None:
+            if not let_in and (fill.owner != owner or fill.spool is not None):
+                await self._let_in(route, digest, caller)  # before any wait: that would tell of somebody else's fetch
+                let_in = True
+                continue
             try:
                 spool = await fill.opened()
             except RegistryError:
                 if fill.owner == owner:
                     raise
                 continue
-            return await self._follow(route, caller, digest, spool)
+            return IncomingBlob(digest, spool, HIT if spool.sealed else MISS)
         if (held := await self._held(route, digest, caller)) is not None:
             return held  # the fill ended between the two looks
         if self._fills.running(digest) is not None:
             return await self._fetch(route, digest, caller)
         return IncomingBlob(digest, await self._start(route, digest, caller, owner))
 
-    async def _follow(self, route: Proxied, caller: Caller, digest: Digest, spool: Spool) -> IncomingBlob:
+    async def _let_in(self, route: Proxied, digest: Digest, caller: Caller) -> None:
+        """Returns when the repository has the blob and the upstream lets this identity have it. Raises as ``find``."""
         member = await self._catalog.member(route.namespace, route.repository, digest)
         if member is None or not self._ask.access.readable(route, caller):
-            await self._prove(route, digest, caller, False)
-        return IncomingBlob(digest, spool, HIT if spool.sealed else MISS)
+            await self._head(route, digest, caller)
 
     async def _start(self, route: Proxied, digest: Digest, caller: Caller, owner: object) -> Spool:
         self._ask.absences.check(route, digest, caller)
         if not caller.may_fetch:
+            if not self._ask.access.readable(route, caller):
+                await self._head(route, digest, caller)  # who is not let in learns nothing of what is held
             raise not_held("BLOB_UNKNOWN", f"{route} blob {digest}", caller.who)
         source = self._ask.sources.open_blob(route, digest, caller, lambda: self._noting(route, digest, caller))
         fill = self._fills.start(

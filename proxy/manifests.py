@@ -215,6 +215,8 @@ class Manifests:
         """The manifest from the upstream; one question for all of the same identity who ask at a time."""
         self._ask.absences.check(route, reference, caller)
         if not caller.may_fetch:
+            if not self._ask.access.readable(route, caller):
+                await self._check(route, reference, caller, None)  # who is not let in learns nothing of what is held
             raise not_held("MANIFEST_UNKNOWN", f"{route} manifest {reference}", caller.who)
         epoch = self._ask.absences.epoch(route)
 

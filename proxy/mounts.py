@@ -132,6 +132,8 @@ class Mounts:
         try:
             if isinstance(source, Hosted):
                 return await self._hosted.find_blob(source, digest)
+            if not self._access.readable(source, caller):
+                await self._blobs.stat(source, digest, caller)  # asked for what we do not hold as well: it takes time
             return await self._blobs.find_held(source, digest, caller)
         except (Unknown, RegistryError) as error:
             log.info("mount_not_possible", source=str(source), digest=str(digest), reason=str(error))

@@ -1,4 +1,4 @@
-"""The clients of the upstreams: one connection pool, one cache of tokens and one set of gates for all."""
+"""The clients of the upstreams: one connection pool and one set of gates for all, and a cache of tokens for each."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Upstreams:
         self._patience = patience
         self._gates = Gates(patience.pace)
         self._observer = observer
-        self._tokens = TokenCache()
+        self._tokens: dict[tuple[str, float], TokenCache] = {}
         self._profiles: TTLCache[str, Profile] = TTLCache(MAX_PROFILES, PROFILE_TTL_S)
 
     def client(self, upstream: Upstream, caller: Caller) -> RegistryClient:
@@ -71,7 +71,7 @@ class Upstreams:
             self._transport,
             url,
             caller.credential,
-            self._tokens,
+            self._token_cache(upstream),
             name=name,
             namespace=namespace,
             backoff=backoff or self._patience.backoff,
@@ -80,6 +80,13 @@ class Upstreams:
             observer=self._observer,
             reach=Reach(realm_hosts=upstream.realm_hosts, private_hosts=upstream.redirect_hosts),
         )
+
+    def _token_cache(self, upstream: Upstream) -> TokenCache:
+        """Its tokens, none used for longer than a permission is remembered."""
+        key = (upstream.name, upstream.freshness.access_ttl_s)
+        if key not in self._tokens:
+            self._tokens[key] = TokenCache(max_use_s=upstream.freshness.access_ttl_s)
+        return self._tokens[key]
 
     def _profile(self, url: str) -> Profile:
         """What is known of the registry; it is learnt anew now and then, since registries are mended."""

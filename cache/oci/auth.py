@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import math
 import time
 import weakref
 from collections.abc import Awaitable, Callable, Iterable
@@ -63,10 +64,20 @@ class Token:
 
 
 class TokenCache:
-    """Tokens by what they are good for, and what each registry asks for. Share one among all clients of a process."""
+    """Tokens by what they are good for, and what each registry asks for. Share one among all clients of a registry.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, capacity: int = 8192) -> None:
+    A token is used for ``max_use_s`` at most, however long it lives: a right that its holder has lost shows only in the
+    next one.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        capacity: int = 8192,
+        max_use_s: float = math.inf,
+    ) -> None:
         self._clock = clock
+        self._max_use_s = max_use_s
         self._tokens: LRUCache[TokenKey, tuple[str, float]] = LRUCache(capacity)
         self._locks: weakref.WeakValueDictionary[TokenKey, asyncio.Lock] = weakref.WeakValueDictionary()
         self.challenges: LRUCache[str, Challenge] = LRUCache(1024)
@@ -86,7 +97,7 @@ class TokenCache:
             self._tokens.pop(key, None)
             asked_at = self._clock()
             fetched = await fetch()
-            self._tokens[key] = (fetched.value, asked_at + fetched.use_s)
+            self._tokens[key] = (fetched.value, asked_at + min(fetched.use_s, self._max_use_s))
             return fetched.value
 
 

@@ -34,6 +34,8 @@ class TokenServer:
 
     users: dict[str, str] = field(default_factory=lambda: {"crossdock": "correct horse"})
     anonymous_pull: bool = True
+    granted: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """The prefixes of the repositories that a user may use; users who are not named here may use all."""
     lifetime_s: int = 300
     issue_bad_tokens: int = 0
     """How many of the next tokens carry a signature that the registry refuses."""
@@ -86,6 +88,8 @@ class TokenServer:
 
     def _grant(self, user: str, scope: str) -> dict[str, Any] | None:
         kind, name, actions = scope.split(":")
+        if not name.startswith(self.granted.get(user, ("",))):
+            return None
         wanted = set(actions.split(","))
         allowed = wanted if user else wanted & ({"pull"} if self.anonymous_pull else set())
         return {"type": kind, "name": name, "actions": sorted(allowed)} if allowed else None
