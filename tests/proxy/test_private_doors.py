@@ -22,6 +22,7 @@ from aiohttp import web
 from cache.oci import media_types
 from cache.oci.credentials import ANONYMOUS, Credential
 from cache.oci.digest import Digest
+from proxy import pushing
 from proxy.config import Freshness, Upstream
 from proxy.rights import Rule, Rules
 from tests.fakes.registry import Fake, Seen, fake_registry
@@ -177,6 +178,18 @@ class World:
         return absent, replace(absent, repository=self.held.repository[:-3] + "nil")
 
 
+async def finish_upload(
+    session: aiohttp.ClientSession, place: str, body: bytes, who: Credential, wanted: Wanted
+) -> Answer | None:
+    """The answer to a new upload that is finished as the wanted blob, with other bytes; None when none can be begun."""
+    async with session.post(f"/v2/{place}/blobs/uploads/", headers=basic(who)) as response:
+        location = response.headers.get("Location")
+    if location is None:
+        return None
+    door = Door("PUT", f"{location}{'&' if '?' in location else '?'}digest={wanted.blob}", body)
+    return await ask(session, door, who, wanted, ())
+
+
 async def assert_nothing_shows(world: World, who: Credential) -> None:
     """All doors say the same of what is held and of what never was."""
     async with aiohttp.ClientSession(world.proxy.url) as session:
@@ -208,6 +221,8 @@ def wanted_of(image: Image, repository: str) -> Wanted:
 
 
 IMAGE, BOBS = make_image(layer_bytes=2000), make_image(7, 1000)
+UPLOADED = (b"", b"other", bytes(2000))
+"""What is sent as the blob: nothing, too little, and as much as it has."""
 
 
 @asynccontextmanager
@@ -325,6 +340,12 @@ WORLDS: dict[str, Callable[[Path], AbstractAsyncContextManager[World]]] = {
     "hosted": hosted_world,
     "no right to fetch": fetchless_world,
 }
+
+
+@pytest.fixture(autouse=True)
+def spare_every_upload(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also the small ones of these tests, where the proxy thinks that it can."""
+    monkeypatch.setattr(pushing, "SPARED_BYTES", 1)
 
 
 @pytest.mark.parametrize("kind", WORLDS)
