@@ -20,7 +20,9 @@ from cache.oci.digest import Digest
 from cache.s3_part_sizes import part_bytes
 from cache.verify import check_expected
 
-READ_BYTES = 1 << 20
+READ_BYTES = 1 << 18
+"""Pieces in which parts are read and sent: each of the many connections buffers one or two."""
+
 Data = bytes | memoryview
 
 

@@ -61,7 +61,9 @@ class _PartBody:
         """Its bytes, from memory or from the file."""
         if (held := self._part.in_memory) is not None:
             for chunk in held:
-                yield chunk
+                view = memoryview(chunk)
+                for start in range(0, len(view), READ_BYTES):
+                    yield view[start : start + READ_BYTES]
             return
         for start in range(0, self.size_bytes, READ_BYTES):
             yield await self._run(self._part.read, start, READ_BYTES)
