@@ -174,10 +174,10 @@ class Blobs:
                 return size_bytes
 
         async def ask() -> int:
-            size_bytes = await self._ask.sources.check(route, caller, head, of_upstream)
-            if epoch == self._ask.absences.epoch(route):
-                await self._show(route, digest, size_bytes)
-            return size_bytes
+            answer = await self._ask.sources.check(route, caller, head, of_upstream)
+            if answer.proven and epoch == self._ask.absences.epoch(route):
+                await self._show(route, digest, answer.value)
+            return answer.value
 
         key = (route.namespace, route.repository, digest, caller.fingerprint, epoch)
         return await self._heads.run(key, ask)
@@ -226,10 +226,14 @@ class Blobs:
             if not self._ask.access.readable(route, caller):
                 await self._head(route, digest, caller)  # who is not let in learns nothing of what is held
             raise not_held("BLOB_UNKNOWN", f"{route} blob {digest}", caller.who)
-        source = self._ask.sources.open_blob(route, digest, caller, lambda: self._noting(route, digest, caller))
-        fill = self._fills.start(
-            route.namespace, digest, owner, source, lambda size_bytes: self._show(route, digest, size_bytes)
+        source = self._ask.sources.open_blob(
+            route,
+            digest,
+            caller,
+            noting=lambda: self._noting(route, digest, caller),
+            proven=lambda size_bytes: self._show(route, digest, size_bytes),
         )
+        fill = self._fills.start(route.namespace, digest, owner, source)
         return await fill.opened()
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 import structlog
@@ -106,16 +105,13 @@ class Fills:
         fill = self._running.get(digest)
         return None if fill is not None and fill.failed else fill
 
-    def start(
-        self, upstream: str, digest: Digest, owner: object, source: BlobSource, opened: Callable[[int], Awaitable[None]]
-    ) -> Fill:
+    def start(self, upstream: str, digest: Digest, owner: object, source: BlobSource) -> Fill:
         """Begins a fill; there must be none of this digest.
 
         It waits while as many run from the same ``upstream`` as may, so that one that is slow holds up no other.
-        ``opened`` is awaited with the size in bytes once the upstream has begun to answer, before anybody gets a byte.
         """
         fill = self._running[digest] = Fill(digest, owner)
-        running = self._run(fill, self._slots[upstream], source, opened)
+        running = self._run(fill, self._slots[upstream], source)
         self._tasks[fill] = asyncio.create_task(running, name=f"fill {digest}")
         return fill
 
@@ -135,12 +131,10 @@ class Fills:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _run(
-        self, fill: Fill, slot: asyncio.Semaphore, source: BlobSource, opened: Callable[[int], Awaitable[None]]
-    ) -> None:
+    async def _run(self, fill: Fill, slot: asyncio.Semaphore, source: BlobSource) -> None:
         failure: Exception = Unreachable("GET", f"blob {fill.digest}", reason="the proxy gave it up")
         try:
-            await self._fetch(fill, slot, source, opened)
+            await self._fetch(fill, slot, source)
         except (OCIError, CacheError) as error:
             failure = error
             log.warning("blob_fetch_failed", digest=str(fill.digest), error=str(error))
@@ -152,12 +146,9 @@ class Fills:
                 del self._running[fill.digest]
             fill.fail(failure)
 
-    async def _fetch(
-        self, fill: Fill, slot: asyncio.Semaphore, source: BlobSource, opened: Callable[[int], Awaitable[None]]
-    ) -> None:
+    async def _fetch(self, fill: Fill, slot: asyncio.Semaphore, source: BlobSource) -> None:
         async with AsyncExitStack() as stack:
             async with slot, source as reply:
-                await opened(reply.size_bytes)
                 intake = await stack.enter_async_context(self._intakes.open(fill.digest, reply.size_bytes))
                 fill.begin(intake.spool)
                 await _take_all(intake, reply, fill.digest)

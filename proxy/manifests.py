@@ -231,8 +231,10 @@ class Manifests:
                 return await get(self._ask.sources.upstream(route, caller))
 
         async def fetch() -> FoundManifest:
-            reply = await self._ask.sources.fetch(route, caller, head, get, of_upstream)
-            kept = await self._keep_reply(route, reference, reply, epoch)
+            tag = isinstance(reference, str)
+            answer = await self._ask.sources.fetch(route, caller, head, get, of_upstream, tag=tag)
+            reply = answer.value
+            kept = (tag or answer.proven) and await self._keep_reply(route, reference, reply, epoch)
             outcome = Outcome(Cached.MISS, 0.0 if isinstance(reference, str) else None) if kept else BYPASS
             return FoundManifest(reply.descriptor, reply.raw, outcome)
 
@@ -258,7 +260,11 @@ class Manifests:
                 return found
 
         async def ask() -> Descriptor:
-            found = await self._ask.sources.check(route, caller, head, of_upstream)
+            tag = isinstance(reference, str)
+            answer = await self._ask.sources.check(route, caller, head, of_upstream, tag=tag)
+            found = answer.value
+            if not tag and not answer.proven:
+                return found.descriptor if isinstance(found, ManifestReply) else found
             if isinstance(found, ManifestReply):
                 await self._keep_reply(route, reference, found, epoch)
                 return found.descriptor

@@ -1,17 +1,19 @@
 """Whom to ask for content: an upstream's mirrors first, where anybody may read the repository, then the upstream.
 
 Mirrors are asked as nobody, so they are no way around an upstream's word: that the repository is open is asked of the
-upstream itself, and remembered as any permission is. Only while the upstream cannot be asked does a mirror's own answer
-to a stranger count. What a mirror does not have, or gets wrong, the next source is asked for.
+upstream itself, and remembered as any permission is; that it has a certain digest is asked of it each time, since some
+mirrors give a digest out under any name. Only while the upstream cannot be asked does a mirror's own answer to a
+stranger count, and then it proves nothing for later. What a mirror does not have, or gets wrong, the next source is
+asked for.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from enum import Enum, auto
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import structlog
 from cachetools import TTLCache
@@ -36,8 +38,16 @@ MAX_REMEMBERED = 10_000
 log = structlog.get_logger()
 
 
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[T]):
+    """What a source answered; ``proven`` = by the upstream's word the repository has it."""
+
+    value: T
+    proven: bool
+
+
 class Openness(Enum):
-    """Whether anybody may read a repository."""
+    """Whether anybody may read something."""
 
     OPEN = auto()
     CLOSED = auto()
@@ -59,22 +69,27 @@ class Sources:
         return self._upstreams.client(route.upstream, caller)
 
     async def check(
-        self, route: Proxied, caller: Caller, of_mirror: Question[T], of_upstream: Callable[[], Awaitable[T]]
-    ) -> T:
-        """The answer to a question that costs little: the upstream's, unless it is known that anybody may read there.
+        self,
+        route: Proxied,
+        caller: Caller,
+        of_mirror: Question[T],
+        of_upstream: Callable[[], Awaitable[T]],
+        *,
+        tag: bool = False,
+    ) -> Answer[T]:
+        """The answer to a question that costs little: the upstream's, or of its mirrors when it cannot be asked.
 
-        Raises what the upstream says.
+        For a ``tag`` the mirrors come first where it is known that anybody may read. Raises what the upstream says.
         """
         mirrors = self._upstreams.mirrors(route.upstream, caller)
-        if self._access.readable(route, NOBODY):
-            mirrored = await _first(mirrors, of_mirror)
-            return mirrored if mirrored is not None else await of_upstream()
+        if tag and self._access.readable(route, NOBODY) and (found := await _first(mirrors, of_mirror)) is not None:
+            return Answer(found, True)
         try:
-            return await of_upstream()
+            return Answer(await of_upstream(), True)
         except RegistryError as error:
-            if not error.temporary or (mirrored := await _first(mirrors, of_mirror)) is None:
+            if not error.temporary or (found := await _first(mirrors, of_mirror)) is None:
                 raise
-            return mirrored
+            return Answer(found, False)
 
     async def fetch(
         self,
@@ -83,45 +98,56 @@ class Sources:
         probe: Question[object],
         of_mirror: Question[T],
         of_upstream: Callable[[], Awaitable[T]],
-    ) -> T:
+        *,
+        tag: bool = False,
+    ) -> Answer[T]:
         """The answer to a question that costs something, so that a mirror is better asked for it.
 
-        ``probe`` is a cheap one that only who may read the repository gets an answer to. Raises what the upstream says.
+        ``probe`` is a cheap one, to which only who may read gets an answer; of a ``tag`` it is not asked while it is
+        known that anybody may. Raises what the upstream says.
         """
-        mirrors = await self._mirrors(route, caller, probe)
-        mirrored = await _first(mirrors, of_mirror)
-        return mirrored if mirrored is not None else await of_upstream()
+        openness = await self._openness(route, caller, probe, tag)
+        if openness is not Openness.CLOSED:
+            found = await _first(self._upstreams.mirrors(route.upstream, caller), of_mirror)
+            if found is not None:
+                return Answer(found, openness is Openness.OPEN)
+        return Answer(await of_upstream(), True)
 
     @asynccontextmanager
     async def open_blob(
-        self, route: Proxied, digest: Digest, caller: Caller, noting: Callable[[], AbstractAsyncContextManager[None]]
+        self,
+        route: Proxied,
+        digest: Digest,
+        caller: Caller,
+        noting: Callable[[], AbstractAsyncContextManager[None]],
+        proven: Callable[[int], Awaitable[None]],
     ) -> AsyncIterator[BlobReply]:
         """The blob from the first source that has it; where that breaks for good the next one goes on.
 
-        The upstream is opened within ``noting()``. Raises what the upstream says.
+        The upstream is opened within ``noting()``. ``proven`` is awaited with the blob's size in bytes when by the
+        upstream's word the repository has it. Raises what the upstream says.
         """
-        mirrors = await self._mirrors(route, caller, lambda client: client.head_blob(route.repository, digest))
+        openness = await self._openness(route, caller, lambda client: client.head_blob(route.repository, digest))
+        mirrors = self._upstreams.mirrors(route.upstream, caller) if openness is not Openness.CLOSED else []
         trusted = [client for client in mirrors if (client.base_url, digest) not in self._wrong]
         relay = _Relay(route, digest, [*trusted, self.upstream(route, caller)], noting)
         try:
             async with relay:
-                yield relay.reply()
+                reply = relay.reply()
+                if openness is Openness.OPEN or relay.at_upstream:
+                    await proven(reply.size_bytes)
+                yield reply
         except (DigestMismatch, SizeMismatch):
             for client in trusted:  # one of them, and who it was does not matter: the upstream has the last word
                 self._wrong[(client.base_url, digest)] = True
             raise
 
-    async def _mirrors(self, route: Proxied, caller: Caller, probe: Question[object]) -> list[RegistryClient]:
-        """The mirrors that may be asked for the content of a repository."""
-        if not route.upstream.mirrors or await self._openness(route, caller, probe) is Openness.CLOSED:
-            return []
-        return self._upstreams.mirrors(route.upstream, caller)
-
-    async def _openness(self, route: Proxied, caller: Caller, probe: Question[object]) -> Openness:
-        if self._access.readable(route, NOBODY):
-            return Openness.OPEN
-        if (route.namespace, route.repository) in self._closed:
+    async def _openness(self, route: Proxied, caller: Caller, probe: Question[object], tag: bool = False) -> Openness:
+        """Whether anybody may read what ``probe`` asks for; without mirrors it does not matter."""
+        if not route.upstream.mirrors or (route.namespace, route.repository) in self._closed:
             return Openness.CLOSED
+        if tag and self._access.readable(route, NOBODY):
+            return Openness.OPEN
         try:
             found = await probe(self.upstream(route, replace(NOBODY, patient=caller.patient)))
         except RegistryError as error:
@@ -164,6 +190,11 @@ class _Relay:
         self._stack = AsyncExitStack()
         self._reply: BlobReply
         self._position = 0
+
+    @property
+    def at_upstream(self) -> bool:
+        """True when it is the upstream that is read from."""
+        return not self._clients
 
     async def __aenter__(self) -> _Relay:
         self._reply = await self._open()

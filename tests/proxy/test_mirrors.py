@@ -55,7 +55,7 @@ async def test_content_comes_from_the_first_mirror_and_permission_from_the_upstr
     async with mirrored_proxy(tmp_path) as way:
         assert (await get(way.proxy.url + TAG, **who))[2] == IMAGE.manifest.raw
         assert (await get(way.proxy.url + BLOB, **who))[2] == DATA
-    assert way.upstream.seen == [("HEAD", TAG)]
+    assert way.upstream.seen == [("HEAD", TAG), ("HEAD", BLOB)]
     assert way.first.seen == [("GET", TAG), ("GET", BLOB)]
     assert way.second.seen == []
     assert set(way.upstream.authorizations + way.first.authorizations) == {""}
@@ -116,6 +116,15 @@ async def test_what_no_mirror_has_comes_from_the_upstream_with_the_clients_own_c
             assert way.upstream.count("GET", path) == 1
         assert (await get(f"{way.proxy.url}/v2/org/app/manifests/none", **ALICE))[0] == 404
     assert set(way.first.authorizations + way.second.authorizations) == {""}
+
+
+async def test_a_mirror_proves_nothing_of_what_a_repository_has(tmp_path: Path):
+    """Some mirrors give a digest out under any name: that must not put it into a repository where it never was."""
+    async with mirrored_proxy(tmp_path) as way:
+        await get(way.proxy.url + TAG)
+        del way.upstream.blobs[str(IMAGE.layer)]
+        assert (await get(way.proxy.url + BLOB))[0] == 404
+    assert way.first.count("GET", BLOB) == 0
 
 
 async def test_a_mirror_that_is_gone(tmp_path: Path):
