@@ -35,7 +35,6 @@ from builder.workspace import work_directory
 from cache.filesystem import FilesystemStore
 from cache.layers import RegistryLayerCache, StoreLayerCache
 from cache.oci.credentials import DockerConfig
-from cache.oci.reference import DOCKER_HUB
 from cache.oci.registries import Registries
 from cache.oci.transport import Transport
 
@@ -90,11 +89,10 @@ class _Peers:
 @asynccontextmanager
 async def _open_peers(options: RegistryOptions, environ: Mapping[str, str]) -> AsyncIterator[_Peers]:
     credentials = DockerConfig.load(environ, Path(environ.get("HOME") or Path.home()))
-    mirrors = {DOCKER_HUB: options.mirrors} if options.mirrors else {}
     unverified = _EveryHost() if options.skip_tls_verify else options.skip_tls_verify_hosts
     async with Transport(skip_tls_verify=unverified) as transport:
         yield _Peers(
-            pull=Registries(transport, credentials, _insecure(options, options.insecure_pull), mirrors),
+            pull=Registries(transport, credentials, _insecure(options, options.insecure_pull), options.mirrors),
             push=Registries(transport, credentials, _insecure(options, options.insecure_push)),
         )
 

@@ -20,6 +20,7 @@ from builder.progress import progress_for
 from cache.errors import CacheError
 from cache.oci.descriptor import Platform
 from cache.oci.errors import InvalidReference, OCIError
+from cache.oci.mirrors import Mirrors, parse_mirrors
 from cache.oci.reference import Reference
 
 INTERRUPTED = 130
@@ -225,6 +226,13 @@ def _output(values: Values) -> OutputOptions:
     )
 
 
+def _mirrors(values: Values) -> Mirrors:
+    try:
+        return parse_mirrors(_texts(values, "registry_mirror"), _texts(values, "registry_map"))
+    except ValueError as error:
+        raise click.UsageError(f"--registry-mirror, --registry-map: {error}") from error
+
+
 def _registry(values: Values) -> RegistryOptions:
     return RegistryOptions(
         insecure_push=bool(values["insecure"]),
@@ -232,5 +240,5 @@ def _registry(values: Values) -> RegistryOptions:
         insecure_hosts=frozenset(_texts(values, "insecure_registry")),
         skip_tls_verify=bool(values["skip_tls_verify"] or values["skip_tls_verify_pull"]),
         skip_tls_verify_hosts=frozenset(_texts(values, "skip_tls_verify_registry")),
-        mirrors=_texts(values, "registry_mirror"),
+        mirrors=_mirrors(values),
     )

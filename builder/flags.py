@@ -81,6 +81,12 @@ HONOURED = (
         "HOST[:PORT][/PREFIX] that is asked for Docker Hub's images first.",
         env="KANIKO_REGISTRY_MIRROR",
     ),
+    Flag(
+        "registry-map",
+        LIST,
+        "HOST=MIRROR[:PORT][/PREFIX][;...] that is asked for the images of HOST first.",
+        env="KANIKO_REGISTRY_MAP",
+    ),
     Flag("state-dir", TEXT, "The builder's own directory.", also=("kaniko-dir",), env="CROSSDOCK_STATE"),
     Flag("isolation", TEXT, "How RUN is isolated: auto, overlay, namespaces or chroot.", default="auto"),
     Flag("progress", TEXT, "How progress is shown: auto or plain.", default="auto"),

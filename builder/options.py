@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cache.oci.descriptor import Platform
+from cache.oci.mirrors import Mirrors
 from cache.oci.reference import Reference
 
 
@@ -50,14 +51,14 @@ class OutputOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegistryOptions:
-    """How registries are reached. Hosts are ``name[:port]``; ``mirrors`` stand in for Docker Hub, in order."""
+    """How registries are reached. Hosts are ``name[:port]``; ``mirrors`` are asked first."""
 
     insecure_push: bool = False
     insecure_pull: bool = False
     insecure_hosts: frozenset[str] = frozenset()
     skip_tls_verify: bool = False
     skip_tls_verify_hosts: frozenset[str] = frozenset()
-    mirrors: tuple[str, ...] = ()
+    mirrors: Mirrors = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ from cache.errors import CacheError
 from cache.oci.credentials import DockerConfig
 from cache.oci.descriptor import Platform
 from cache.oci.errors import InvalidReference, OCIError
-from cache.oci.reference import DOCKER_HUB, Reference
+from cache.oci.mirrors import Mirrors, parse_mirrors
+from cache.oci.reference import Reference
 from cache.oci.registries import ProxyRegistries, Registries, base_url
 from cache.oci.transport import Transport
 from cache.priority import PRIORITY_HEADER, WARM_PRIORITY
@@ -76,6 +77,7 @@ _COMMAND = click.Command(
         ),
         click.Option(["--insecure-registry"], multiple=True, help="A registry or proxy reached over plain HTTP."),
         click.Option(["--registry-mirror"], multiple=True, help="HOST[/PREFIX] to ask for Docker Hub's images first."),
+        click.Option(["--registry-map"], multiple=True, help="HOST=MIRROR[/PREFIX] to ask for HOST's images first."),
     ],
 )
 
@@ -115,13 +117,20 @@ async def _open_target(values: Values, environ: Mapping[str, str]) -> AsyncItera
         if proxy:
             yield ProxyTarget(ProxyRegistries(transport, credentials, _proxy_url(str(proxy), insecure)))
             return
-        mirrors = {DOCKER_HUB: _texts(values, "registry_mirror")}
+        mirrors = _mirrors(values)
         store = _open_store(str(url), environ)
         try:
             await store.check()
             yield StoreTarget(store, Registries(transport, credentials, insecure, mirrors))
         finally:
             await store.close()
+
+
+def _mirrors(values: Values) -> Mirrors:
+    try:
+        return parse_mirrors(_texts(values, "registry_mirror"), _texts(values, "registry_map"))
+    except ValueError as error:
+        raise click.UsageError(f"--registry-mirror, --registry-map: {error}") from error
 
 
 def _open_store(url: str, environ: Mapping[str, str]) -> Store:

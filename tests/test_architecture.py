@@ -25,7 +25,8 @@ LEVELS = {
     0: """
         cache.errors cache.s3_location cache.store
         cache.oci.codec cache.oci.config cache.oci.descriptor cache.oci.digest cache.oci.errors cache.oci.layer
-        cache.oci.manifest cache.oci.media_types cache.oci.observer cache.oci.profile cache.oci.reference
+        cache.oci.manifest cache.oci.media_types cache.oci.mirrors cache.oci.observer cache.oci.profile
+        cache.oci.reference
         proxy.errors proxy.outcome proxy.rights
         cache.oci.gate cache.priority
         builder.changes builder.dockerfile.instructions builder.errors builder.events builder.flags builder.options

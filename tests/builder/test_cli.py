@@ -6,6 +6,10 @@ import pytest
 
 from builder import cli, flags
 from builder.options import BuildOptions
+from proxy.client_config import print_client_config
+from proxy.settings import make_config
+
+PROXIED = ("docker.io=https://registry-1.docker.io", "ghcr.io=https://ghcr.io")
 
 
 def parse(arguments: list[str], environ: dict[str, str] | None = None) -> BuildOptions:
@@ -34,6 +38,7 @@ def test_an_executor_s_command_line(context):
             "--build-arg=ABSENT",
             "--insecure-registry=a:1",
             "--registry-mirror=mirror.example/hub",
+            "--registry-map=ghcr.io=mirror.example/ghcr.io",
             "--snapshotMode=redo",
             "--force",
         ],
@@ -44,9 +49,20 @@ def test_an_executor_s_command_line(context):
     assert str(options.cache.repository) == "registry.example/cache:latest"
     assert options.build_args == {"A": "1", "FROM_ENVIRONMENT": "e"}
     assert options.registry.insecure_hosts == {"a:1"}
-    assert options.registry.mirrors == ("mirror.example/hub",)
+    assert options.registry.mirrors == {"docker.io": ("mirror.example/hub",), "ghcr.io": ("mirror.example/ghcr.io",)}
     assert options.dockerfile == context / "Dockerfile"
     assert options.state_dir == Path("/home/user/.cache/crossdock/build")
+
+
+def test_what_the_proxy_tells_an_executor_is_understood(context):
+    said = print_client_config("kaniko", make_config({"hosted": ("cache",), "upstream": PROXIED}, "memory:"), "machine")
+    told = [line for line in said.splitlines() if not line.startswith("#")]
+    options = parse([str(context), "--no-push", "--cache", *(flag.replace("NAME", "app") for flag in told)])
+    ours = "127.0.0.1:5000"
+    assert options.registry.mirrors == {
+        name.partition("=")[0]: (f"{ours}/{name.partition('=')[0]}",) for name in PROXIED
+    }
+    assert str(options.cache.repository) == f"{ours}/cache/app:latest"
 
 
 def test_booleans_are_flags_with_an_optional_value_behind_an_equals_sign(context):
