@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Container, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from builder import context, events, outputs
@@ -61,9 +62,12 @@ async def run_build(options: BuildOptions, environ: Mapping[str, str], listen: e
         work = stack.enter_context(work_directory(options.state_dir))
         peers = await stack.enter_async_context(_open_peers(options.registry, environ))
         layers = BuildLayers(await stack.enter_async_context(_open_store(options, work)))
+        stack.push_async_callback(layers.close)
+        roots = RootFactory(partial(_probe, options, listen), options.state_dir, work, layers)
+        stack.push_async_callback(roots.close)
         cache = _step_cache(options, peers, layers, listen)
         stack.push_async_callback(cache.abandon)
-        build = _Build(options, dockerfile, request, peers, layers, cache, work, listen, environ)
+        build = _Build(options, dockerfile, request, peers, layers, roots, cache, work, listen, environ)
         try:
             image = await build.image(plan)
             await build.deliver(image)
@@ -123,6 +127,12 @@ def _step_cache(options: BuildOptions, peers: _Peers, layers: BuildLayers, liste
     return StepCache(cache, RegistryOrigin(client, repository.repository), layers, listen)
 
 
+def _probe(options: BuildOptions, listen: events.Listener) -> Isolation:
+    isolation = probe(options.state_dir, Rung(options.rung) if options.rung else None)
+    listen(events.Note(f"isolation: {isolation}" + (f"; {isolation.reason}" if isolation.reason else "")))
+    return isolation
+
+
 @dataclass(frozen=True, slots=True)
 class _Build:
     options: BuildOptions
@@ -130,6 +140,7 @@ class _Build:
     request: Request
     peers: _Peers
     layers: BuildLayers
+    roots: RootFactory
     cache: StepCache
     work: Path
     listen: events.Listener
@@ -182,8 +193,7 @@ class _Build:
             stages=key_stages(stages, contents, clamp),
             base_layers={index: base.layers for index, base in bases.items()},
             cache=self.cache,
-            layers=self.layers,
-            roots=RootFactory(self._probe, self.work),
+            roots=self.roots,
             performer=Performer(
                 self.layers.store, self.work, sources, self._mounting(sources), remotes, self.listen, clamp
             ),
@@ -202,11 +212,6 @@ class _Build:
 
     def _mounting(self, sources: Mapping[Position, tuple[Source, ...]]) -> Mounting:
         return Mounting(self.work / "mounts", self.options.secrets, CacheDirectories(self.options.state_dir), sources)
-
-    def _probe(self) -> Isolation:
-        isolation = probe(self.options.state_dir, Rung(self.options.rung) if self.options.rung else None)
-        self.listen(events.Note(f"isolation: {isolation}" + (f"; {isolation.reason}" if isolation.reason else "")))
-        return isolation
 
     def _destinations(self) -> list[Destination]:
         return [Destination(name, self.peers.push.client(name.host)) for name in self.options.output.destinations]

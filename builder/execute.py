@@ -1,12 +1,13 @@
 """Builds stages: a step that was found in the cache is taken from there, any other is done.
 
 Work is lazy. A stage's files are only put together when a step of it, or a copy from it, really needs them; a stage
-that only feeds cached copies is never touched.
+that only feeds cached copies is never touched. Stages that do not wait for each other are built side by side.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,8 +16,7 @@ import msgspec
 
 from builder import events, metadata
 from builder.events import Outcome
-from builder.graph import KeyedStage, source_stages
-from builder.layers import BuildLayers
+from builder.graph import KeyedStage, needed_stages, source_stages
 from builder.perform import Performer
 from builder.plan import ImageBase, ScratchBase, StageBase
 from builder.stage_root import RootFactory, StageRoot
@@ -36,6 +36,7 @@ class _StageState:
     history: list[History]
     root: StageRoot | None = None
     applied: int = 0
+    putting_together: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,34 +54,55 @@ class Executor:
     stages: Mapping[int, KeyedStage]
     base_layers: Mapping[int, tuple[Layer, ...]]
     cache: StepCache
-    layers: BuildLayers
     roots: RootFactory
     performer: Performer
     listen: events.Listener
     created: str
-    _states: dict[int, _StageState] = field(default_factory=dict)
+    _tasks: dict[int, asyncio.Task[_StageState]] = field(default_factory=dict)
+    _slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(max(4, os.cpu_count() or 1)))
 
     async def build(self, index: int) -> BuiltStage:
-        """The stage, with its configuration and layers. Raises BuildError."""
-        state = await self._state(index)
+        """The stage, with its configuration and layers. Raises BuildError; the first step that fails ends the rest."""
+        tasks = [self._task(needed) for needed in needed_stages(self.stages, index, self.cache)]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for task in tasks:
+                if task in done:
+                    task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        state = self._task(index).result()
         self._report_untouched()
         config = msgspec.structs.replace(
             self.stages[index].stage.config, created=self.created, history=tuple(state.history)
         )
         return BuiltStage(config, tuple(state.layers))
 
+    def _task(self, index: int) -> asyncio.Task[_StageState]:
+        """The building of a stage, which is begun once."""
+        if index not in self._tasks:
+            self._tasks[index] = asyncio.create_task(self._build(index))
+        return self._tasks[index]
+
     async def _state(self, index: int) -> _StageState:
-        if index not in self._states:
-            keyed = self.stages[index]
-            state = self._states[index] = await self._start(keyed.stage)
-            cached = self._is_cached(keyed)
-            for number, (step, key) in enumerate(keyed.keyed_steps()):
-                if isinstance(step, Metadata) or key is None:
-                    self.listen(events.StepEnded(step.name, Outcome.CACHED if cached else Outcome.DONE))
-                    state.history += [self._history(step, self.created, empty=True)] if step.created_by else []
-                else:
-                    await self._layer_step(state, (index, number), step, key)
-        return self._states[index]
+        """The stage once it is built; who asks may be cancelled, and the building goes on."""
+        task = self._task(index)
+        await asyncio.wait([task])
+        return task.result()
+
+    async def _build(self, index: int) -> _StageState:
+        keyed = self.stages[index]
+        state = await self._start(keyed.stage)
+        cached = self._is_cached(keyed)
+        for number, (step, key) in enumerate(keyed.keyed_steps()):
+            if isinstance(step, Metadata) or key is None:
+                self.listen(events.StepEnded(step.name, Outcome.CACHED if cached else Outcome.DONE))
+                state.history += [self._history(step, self.created, empty=True)] if step.created_by else []
+            else:
+                await self._layer_step(state, (index, number), step, key)
+        return state
 
     async def _start(self, stage: StageSteps) -> _StageState:
         match stage.plan.base:
@@ -107,12 +129,14 @@ class Executor:
         state.history.append(self._history(step, created, empty=layer is None))
 
     async def _perform(self, state: _StageState, at: tuple[int, int], step: LayerStep, key: CacheKey) -> Layer | None:
-        self.listen(events.StepStarted(step.name))
-        root = await self._root(state)
-        roots = {index: await self._root(await self._state(index)) for index in source_stages(step)}
-        started_s = time.monotonic()
-        performed = await self.performer.perform(root, at, step, roots)
-        seconds = time.monotonic() - started_s
+        sources = {index: await self._state(index) for index in source_stages(step)}
+        async with self._slots:
+            self.listen(events.StepStarted(step.name))
+            root = await self._root(state)
+            roots = {index: await self._root(source) for index, source in sources.items()}
+            started_s = time.monotonic()
+            performed = await self.performer.perform(root, at, step, roots)
+            seconds = time.monotonic() - started_s
         layer = performed.layer
         if layer is not None:
             state.layers.append(layer)
@@ -124,19 +148,17 @@ class Executor:
 
     async def _root(self, state: _StageState) -> StageRoot:
         """The stage's files with all its layers so far on them."""
-        if state.root is None:
-            state.root = await self.roots.new_root()
-        missing = state.layers[state.applied :]
-        blobs = await asyncio.gather(*(self.layers.fetch(layer) for layer in missing))
-        for layer, blob in zip(missing, blobs, strict=True):
-            await state.root.apply(layer, blob)
-            state.applied += 1
-        return state.root
+        async with state.putting_together:
+            if state.root is None:
+                state.root = await self.roots.new_root()
+            await state.root.apply(state.layers[state.applied :])
+            state.applied = len(state.layers)
+            return state.root
 
     def _report_untouched(self) -> None:
         """Says of the stages that were not needed after all whether the cache had their steps."""
         for index, keyed in self.stages.items():
-            if index in self._states:
+            if index in self._tasks:
                 continue
             for step, key in keyed.keyed_steps():
                 hit = key is None or self.cache.found(key) is not None

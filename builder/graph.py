@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from builder import keys
@@ -78,6 +78,23 @@ def remote_reads(stages: Sequence[StageSteps]) -> Iterator[tuple[Position, CopyF
 def source_stages(step: Step) -> frozenset[int]:
     """The stages that a step takes files from."""
     return frozenset(origin.index for _, origin, _ in _taken(step) if isinstance(origin, StageSource))
+
+
+def needed_stages(stages: Mapping[int, KeyedStage], target: int, found: Container[CacheKey]) -> list[int]:
+    """The stages that the target needs, in building order; a step that ``found`` holds needs none of its sources."""
+    needed: set[int] = set()
+    todo = [target]
+    while todo:
+        index = todo.pop()
+        if index in needed:
+            continue
+        needed.add(index)
+        base = stages[index].stage.plan.base
+        todo += [base.index] if isinstance(base, StageBase) else []
+        for step, key in stages[index].keyed_steps():
+            if key is not None and key not in found:
+                todo += source_stages(step)
+    return sorted(needed)
 
 
 def key_stages(

@@ -5,7 +5,8 @@ A build knows many layers and needs the bytes of few: a layer that is only named
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,21 @@ class BuildLayers:
     async def fetch(self, layer: Layer) -> Path:
         """The compressed layer on this machine, fetched and verified if it was not there."""
         return self.local_path(layer) or await self._fetches.run(layer.descriptor.digest, lambda: self._fetch(layer))
+
+    @asynccontextmanager
+    async def fetching(self, layers: Iterable[Layer]) -> AsyncIterator[None]:
+        """Fetches all of these at once while the block asks for one after the other; what fails, fails there."""
+        tasks = [asyncio.create_task(self.fetch(layer)) for layer in layers]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Ends what is still being fetched."""
+        await self._fetches.close()
 
     async def _fetch(self, layer: Layer) -> Path:
         digest = layer.descriptor.digest

@@ -7,6 +7,7 @@ single whiteouts, never opaque marks, which some readers do not know.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 import struct
@@ -30,6 +31,19 @@ class Fingerprint:
     """The status of everything in a tree: by directory, then by name."""
 
     directories: Mapping[str, Mapping[str, bytes]]
+
+    def digest(self) -> bytes:
+        """One value for all of it: the same for the same state, whatever the order it was read in."""
+        hashed = hashlib.sha256()
+        for directory in sorted(self.directories):
+            names = self.directories[directory]
+            for name in sorted(names):
+                hashed.update(os.fsencode(f"{directory}/{name}\0") + names[name])
+        return hashed.digest()
+
+    def size_bytes(self) -> int:
+        """What the files hold; one with several names counts several times."""
+        return sum(_FINGERPRINT.unpack(status)[3] for names in self.directories.values() for status in names.values())
 
 
 def overlay_changes(upper: Path, lower: Tree, ignore: frozenset[str] = frozenset()) -> list[Change]:

@@ -10,21 +10,25 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from builder.changes import Change
 from builder.errors import BuildError
 from builder.isolation import Isolation, Rung
+from builder.layers import BuildLayers
 from builder.rootfs import Tree
 from builder.run import DirectoryRoot, OverlayRoot, RunResult, RunSpec, run_step
 from builder.snapshot import fingerprint, overlay_changes, walk_changes
-from builder.unpack import unpack_layer
+from builder.unpack import Unpacked, unpack_layer
+from builder.unpacked import UnpackedLayers
 from cache.oci.digest import Digest
-from cache.oci.layer import Layer
+from cache.oci.layer import Layer, chain_id
 from cache.oci.media_types import layer_compression
+from cache.singleflight import SingleFlight
 
 Output = Callable[[bytes], None]
 
@@ -44,8 +48,8 @@ class StageRoot(Protocol):
     def can_mount(self) -> bool:
         """Whether commands in it see mounts; without, what they ask for is moved or copied into the root."""
 
-    async def apply(self, layer: Layer, blob: Path) -> None:
-        """Puts a layer on top; ``blob`` is its compressed tar."""
+    async def apply(self, layers: Sequence[Layer]) -> None:
+        """Puts layers on top, lowest first; those that are not on this machine are fetched, all at once."""
 
     async def run(self, spec: RunSpec, on_output: Output) -> tuple[RunResult, list[Change]]:
         """Runs a command in the files, and says what it changed. The files are then as the command left them."""
@@ -56,48 +60,70 @@ class StageRoot(Protocol):
 
 @dataclass(slots=True)
 class RootFactory:
-    """Makes stage roots under a build's work directory, and owns the directories that they share.
+    """Makes the stage roots of one build, and owns the directories that they share.
 
     ``probe`` says how commands can be isolated here; it is called in a thread when the first root is needed, because a
-    build that finds everything in the cache needs none.
+    build that finds everything in the cache needs none. Roots lie under ``work``, the build's own directory; unpacked
+    layers are shared with other builds of ``state_dir``.
     """
 
     probe: Callable[[], Isolation]
+    state_dir: Path
     work: Path
+    layers: BuildLayers
     _isolation: Isolation | None = None
-    _unpacked: dict[tuple[Digest, ...], Path] = field(default_factory=dict)
+    _probing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _shared: UnpackedLayers | None = None
+    _directories: dict[Digest, Path] = field(default_factory=dict)
+    _unpacking: SingleFlight[Digest, Path] = field(default_factory=SingleFlight)
     _made: int = 0
 
     async def new_root(self) -> StageRoot:
         """An empty file system. Raises BuildError when no kind of isolation works here."""
-        if self._isolation is None:
-            self._isolation = await asyncio.to_thread(self.probe)
-        if self._isolation.rung is Rung.OVERLAY:
-            return _OverlayStageRoot(self, self._isolation)
-        return _DirectoryStageRoot(self._isolation, self.new_directory())
+        async with self._probing:
+            if self._isolation is None:
+                self._isolation = await asyncio.to_thread(self.probe)
+        if self._isolation.rung is not Rung.OVERLAY:
+            return _DirectoryStageRoot(self.layers, self._isolation, self.new_directory())
+        if self._shared is None:
+            self._shared = UnpackedLayers.below(self.state_dir)
+        return _OverlayStageRoot(self, self._shared, self._isolation)
+
+    async def close(self) -> None:
+        """Ends what is still being unpacked, and gives the shared directories up."""
+        await self._unpacking.close()
+        if self._shared is not None:
+            await asyncio.to_thread(self._shared.close)
 
     def new_directory(self) -> Path:
-        """A new directory with a short name: overlayfs takes all of them in one page of text."""
+        """A new directory of the build's own."""
         self._made += 1
         directory = self.work / "roots" / str(self._made)
         directory.mkdir(parents=True, mode=0o755)
         directory.chmod(0o755)
         return directory
 
-    def unpacked(self, chain: tuple[Digest, ...]) -> Path | None:
-        """The directory of the last layer of this chain of diff_ids, where a stage has already unpacked it."""
-        return self._unpacked.get(chain)
+    def knows(self, chain: Digest) -> bool:
+        """Whether a stage of this build has had the directory of this chain of layers."""
+        return chain in self._directories
 
-    def share(self, chain: tuple[Digest, ...], directory: Path) -> None:
+    async def directory(self, chain: Digest, make: Callable[[], Coroutine[Any, Any, Path]]) -> Path:
+        """The directory of the last layer of a chain, made where no stage of this build has it yet."""
+        if chain not in self._directories:
+            self._directories[chain] = await self._unpacking.run(chain, make)
+        return self._directories[chain]
+
+    def share(self, chain: Digest, directory: Path) -> None:
         """Lets other stages on the same chain use the directory; it is not written to any more."""
-        self._unpacked[chain] = directory
+        self._directories[chain] = directory
 
 
 class _OverlayStageRoot:
-    def __init__(self, factory: RootFactory, isolation: Isolation) -> None:
+    def __init__(self, factory: RootFactory, shared: UnpackedLayers, isolation: Isolation) -> None:
         self._factory = factory
+        self._shared = shared
         self._isolation = isolation
-        self._chain: tuple[Digest, ...] = ()
+        self._chain: Digest | None = None
         self._directories: list[Path] = []
         self._upper: Path | None = None
 
@@ -113,13 +139,23 @@ class _OverlayStageRoot:
     def can_mount(self) -> bool:
         return True
 
-    async def apply(self, layer: Layer, blob: Path) -> None:
-        chain = (*self._chain, layer.diff_id)
-        directory = self._factory.unpacked(chain)
-        if directory is None:
-            directory = self._factory.new_directory()
-            await asyncio.to_thread(_unpack, layer, blob, directory, self.tree)
-        self._push(chain, directory)
+    async def apply(self, layers: Sequence[Layer]) -> None:
+        stack = _chains(self._chain, layers)
+        async with self._factory.layers.fetching(layer for chain, layer in stack if not self._is_here(chain)):
+            for chain, layer in stack:
+                make = partial(self._unpacked, chain, layer, self.tree)
+                self._push(chain, await self._factory.directory(chain, make))
+
+    def _is_here(self, chain: Digest) -> bool:
+        return self._factory.knows(chain) or self._shared.has(chain)
+
+    async def _unpacked(self, chain: Digest, layer: Layer, lower: Tree) -> Path:
+        kept = await asyncio.to_thread(self._shared.take, chain)
+        if kept is not None:
+            return kept
+        directory = self._factory.new_directory()
+        whole = await _unpack(self._factory.layers, layer, directory, lower)
+        return await asyncio.to_thread(self._shared.keep, chain, directory) if whole else directory
 
     async def run(self, spec: RunSpec, on_output: Output) -> tuple[RunResult, list[Change]]:
         self._upper = self._new_upper()
@@ -141,16 +177,18 @@ class _OverlayStageRoot:
 
     def ran(self, layer: Layer | None) -> None:
         if layer is not None and self._upper is not None:
-            self._push((*self._chain, layer.diff_id), self._upper)
+            chain = chain_id(self._chain, layer.diff_id)
+            self._factory.share(chain, self._upper)
+            self._push(chain, self._upper)
 
-    def _push(self, chain: tuple[Digest, ...], directory: Path) -> None:
-        self._factory.share(chain, directory)
+    def _push(self, chain: Digest, directory: Path) -> None:
         self._chain = chain
         self._directories.insert(0, directory)
 
 
 class _DirectoryStageRoot:
-    def __init__(self, isolation: Isolation, directory: Path) -> None:
+    def __init__(self, layers: BuildLayers, isolation: Isolation, directory: Path) -> None:
+        self._layers = layers
         self._isolation = isolation
         self._directory = directory
 
@@ -166,8 +204,10 @@ class _DirectoryStageRoot:
     def can_mount(self) -> bool:
         return self._isolation.rung is not Rung.CHROOT
 
-    async def apply(self, layer: Layer, blob: Path) -> None:
-        await asyncio.to_thread(_unpack, layer, blob, self._directory, None)
+    async def apply(self, layers: Sequence[Layer]) -> None:
+        async with self._layers.fetching(layers):
+            for layer in layers:
+                await _unpack(self._layers, layer, self._directory, None)
 
     async def run(self, spec: RunSpec, on_output: Output) -> tuple[RunResult, list[Change]]:
         before = await asyncio.to_thread(fingerprint, self._directory)
@@ -179,13 +219,32 @@ class _DirectoryStageRoot:
         """The command has already changed the one directory."""
 
 
-def _unpack(layer: Layer, blob: Path, directory: Path, lower: Tree | None) -> None:
-    """Unpacks a layer. Raises BuildError when its content is not what the image's configuration says."""
-    compression = layer_compression(layer.descriptor.media_type)
-    with blob.open("rb") as source:
-        unpacked = unpack_layer(source, compression, directory, overlay=lower is not None, lower=lower)
+def _chains(below: Digest | None, layers: Sequence[Layer]) -> list[tuple[Digest, Layer]]:
+    """Each layer after its chain id, with what lies below."""
+    found = []
+    for layer in layers:
+        below = chain_id(below, layer.diff_id)
+        found.append((below, layer))
+    return found
+
+
+async def _unpack(layers: BuildLayers, layer: Layer, directory: Path, lower: Tree | None) -> bool:
+    """Unpacks a layer, as an overlay's directory where there is a tree below it.
+
+    True when all of it could be made here (device nodes, for one, may be refused). Raises BuildError when its content
+    is not what the image's configuration says.
+    """
+    blob = await layers.fetch(layer)
+    unpacked = await asyncio.to_thread(_read_layer, layer, blob, directory, lower)
     if unpacked.diff_id != layer.diff_id:
         raise BuildError(
             f"layer {layer.descriptor.digest} does not hold what its image says: expected diff_id {layer.diff_id},"
             f" got {unpacked.diff_id}"
         )
+    return not unpacked.skipped
+
+
+def _read_layer(layer: Layer, blob: Path, directory: Path, lower: Tree | None) -> Unpacked:
+    compression = layer_compression(layer.descriptor.media_type)
+    with blob.open("rb") as source:
+        return unpack_layer(source, compression, directory, overlay=lower is not None, lower=lower)

@@ -47,6 +47,9 @@ class StepCache:
             if step.layer is not None and self._origin is not None:
                 self._layers.add(step.layer, self._origin)
 
+    def __contains__(self, key: object) -> bool:
+        return key in self._found
+
     def found(self, key: CacheKey) -> CachedStep | None:
         """The step's result, if the cache has it."""
         return self._found.get(key)

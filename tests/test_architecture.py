@@ -64,7 +64,7 @@ LEVELS = {
         builder.digests builder.download builder.entries builder.git_program builder.isolation builder.layerdir
         builder.mount_preparation builder.outputs builder.placement builder.rootfs builder.sandbox
         builder.sandbox_mounts builder.sandbox_root builder.snapshot builder.stubs builder.tarlayer builder.tarread
-        builder.unpack builder.workspace
+        builder.unpack builder.unpacked builder.workspace
     """,
     3: """
         cache.catalog cache.disk_copy cache.layers cache.stores cache.tiered cache.warm

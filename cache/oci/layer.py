@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 from cache.oci.descriptor import Descriptor
@@ -14,3 +15,13 @@ class Layer:
 
     descriptor: Descriptor
     diff_id: Digest
+
+
+def chain_id(below: Digest | None, diff_id: Digest) -> Digest:
+    """The name of a stack of layers: the one whose chain id is ``below`` (None: no layer) with one more on it.
+
+    image-spec, config.md, "Layer ChainID".
+    """
+    if below is None:
+        return diff_id
+    return Digest("sha256", hashlib.sha256(f"{below} {diff_id}".encode()).hexdigest())
