@@ -1,4 +1,4 @@
-"""Unpacked layers that builds share: believed only if they are as they were, and never taken from a build that lives."""
+"""Unpacked layers that builds share: believed only as they were, and never taken from a build that lives."""
 
 from __future__ import annotations
 
