@@ -7,7 +7,6 @@ that only feeds cached copies is never touched. Stages that do not wait for each
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,6 +25,9 @@ from cache.entry import CachedStep
 from cache.keys import CacheKey
 from cache.oci.config import History, ImageConfig
 from cache.oci.layer import Layer
+
+_STEPS_AT_ONCE = 16
+"""Of all stages: many wait for a network rather than a processor."""
 
 
 @dataclass(slots=True)
@@ -59,7 +61,7 @@ class Executor:
     listen: events.Listener
     created: str
     _tasks: dict[int, asyncio.Task[_StageState]] = field(default_factory=dict)
-    _slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(max(4, os.cpu_count() or 1)))
+    _slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_STEPS_AT_ONCE))
 
     async def build(self, index: int) -> BuiltStage:
         """The stage, with its configuration and layers. Raises BuildError; the first step that fails ends the rest."""

@@ -53,14 +53,14 @@ class Docker:
 
 
 @contextmanager
-def start_docker(directory: Path) -> Iterator[Docker]:
+def start_docker(directory: Path, storage: str = "vfs") -> Iterator[Docker]:
     """A daemon that has no network for containers and touches no firewall. Root only."""
     directory.mkdir(parents=True, exist_ok=True)
     _write_config(directory, ())
     command = [
         *(DAEMON, f"--config-file={directory}/daemon.json", f"--host=unix://{directory}/docker.sock"),
         *(f"--data-root={directory}/data", f"--exec-root={directory}/exec", f"--pidfile={directory}/pid"),
-        *("--bridge=none", "--iptables=false", "--ip6tables=false", "--storage-driver=vfs", "--log-level=warn"),
+        *("--bridge=none", "--iptables=false", "--ip6tables=false", f"--storage-driver={storage}", "--log-level=warn"),
     ]
     with (directory / "log").open("wb") as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)

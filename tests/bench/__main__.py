@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.bench import builds, project, proxies
 
-REPORT = Path(__file__).parent.parent.parent / "build" / "bench.md"
+REPORT = Path(__file__).parent.parent.parent / "docs" / "bench.md"
 PARTS = ("builds", "proxy")
 NEEDS = {"builds": builds.NEEDS, "proxy": proxies.NEEDS}
 
@@ -32,7 +32,7 @@ def main() -> int:
     report = "\n\n".join(measure(part, options.runs, options.quick) for part in parts) + "\n"
     REPORT.parent.mkdir(exist_ok=True)
     REPORT.write_text(report)
-    print(f"\n{report}\nWritten to build/bench.md")
+    print(f"\n{report}\nWritten to docs/bench.md")
     return 0
 
 

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import subprocess
+import shutil
+import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.bench.usage import Meter
+from tests.docker import Docker, start_docker
 from tests.peers import Registry
 from tests.programs import CROSSDOCK, start_proxy
 
-BASE = "bench/base:1"
+BASES = {"BASE": "bench/base:1", "SMALL": "bench/small:1"}
+"""The build arguments that name base images, and what they name."""
 STATE = "state"
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a tool works in one run: its directory, the context, the registry, and the name of its repository."""
+    """Where a tool works in one run: its directory, the registry, and the name of its repository."""
 
     directory: Path
-    context: Path
     registry: Registry
     repository: str
 
@@ -30,33 +33,40 @@ class Tool(ABC):
     """A way to build and push."""
 
     title: str
-    starts_empty = False
-    """Whether every build begins with nothing on the builder's own disk, as on a new CI machine."""
+    keeps_layers = True
+    """Whether a second build of the same is meant to find the steps of the first."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.meter = Meter()
 
     @contextmanager
-    def ready(self, place: Place) -> Iterator[str]:
-        """Has running what the tool expects to run for as long as builds go on; gives the address to pull from."""
-        yield place.registry.host
+    def ready(self) -> Iterator[None]:
+        """Has running what the tool expects to run for as long as builds go on."""
+        yield
+
+    def forget(self) -> None:
+        """Leaves nothing of earlier builds on the tool's own disk."""
+        shutil.rmtree(self.place.directory / STATE, ignore_errors=True)
 
     @abstractmethod
-    def build(self, place: Place, address: str) -> None:
-        """Builds and pushes. Raises subprocess.CalledProcessError."""
+    def build(self, meter: Meter, context: Path, name: str = "1") -> None:
+        """Builds and pushes, as this tag. Raises subprocess.CalledProcessError."""
 
 
 class ThroughProxy(Tool):
     """Crossdock with base, cache and push all through its proxy; the builder's disk is empty for every build."""
 
     title = "Crossdock, through its proxy"
-    starts_empty = True
 
     @contextmanager
-    def ready(self, place: Place) -> Iterator[str]:
-        options = (f"--upstream=bench.test={place.registry.url}", "--default-upstream=bench.test", "--hosted=cache")
-        with start_proxy(place.directory / "proxy", *options) as address:
-            yield address
+    def ready(self) -> Iterator[None]:
+        upstream = (f"--upstream=bench.test={self.place.registry.url}", "--default-upstream=bench.test")
+        with start_proxy(self.place.directory / "proxy", *upstream, "--hosted=cache") as self.address:
+            yield
 
-    def build(self, place: Place, address: str) -> None:
-        _crossdock(place, address, f"--cache-repo={address}/cache/bench")
+    def build(self, meter: Meter, context: Path, name: str = "1") -> None:
+        _crossdock(meter, self.place, self.address, context, name, f"--cache-repo={self.address}/cache/bench")
 
 
 class LocalStore(Tool):
@@ -64,39 +74,65 @@ class LocalStore(Tool):
 
     title = "Crossdock, local store"
 
-    def build(self, place: Place, address: str) -> None:
-        _crossdock(place, address)
+    def build(self, meter: Meter, context: Path, name: str = "1") -> None:
+        _crossdock(meter, self.place, self.place.registry.host, context, name)
+
+
+class BuildKit(Tool):
+    """The BuildKit inside Debian's dockerd, which runs already; its overlay storage."""
+
+    title = "BuildKit in dockerd"
+    docker: Docker
+
+    @contextmanager
+    def ready(self) -> Iterator[None]:
+        # A short path: the sockets of its containerd lie far below.
+        with (
+            tempfile.TemporaryDirectory(prefix="dockerd-") as directory,
+            start_docker(Path(directory), storage="overlay2") as self.docker,
+        ):
+            self.meter = Meter((self.docker.process.pid,))
+            yield
+
+    def forget(self) -> None:
+        self.docker.forget_all()
+
+    def build(self, meter: Meter, context: Path, name: str = "1") -> None:
+        host = self.place.registry.host
+        image = f"{host}/{self.place.repository}:{name}"
+        arguments = _base_arguments(host)
+        build = self.docker.command("build", "--quiet", "--network=host", *arguments, "--tag", image, str(context))
+        meter.command("env", "DOCKER_BUILDKIT=1", *build)
+        meter.command(*self.docker.command("push", "--quiet", image))
 
 
 class Buildah(Tool):
     """Debian's buildah, without its layer cache; a pulled base stays in its storage between builds."""
 
     title = "buildah"
+    keeps_layers = False
 
-    def build(self, place: Place, address: str) -> None:
-        roots = ("--root", str(place.directory / "root"), "--runroot", str(place.directory / "run"))
-        buildah = ("buildah", "--storage-driver=overlay", *roots)
-        image = f"{address}/{place.repository}:1"
-        base = f"--build-arg=BASE={address}/{BASE}"
+    def build(self, meter: Meter, context: Path, name: str = "1") -> None:
+        state = self.place.directory / STATE
+        buildah = ("buildah", "--storage-driver=overlay", f"--root={state}/root", f"--runroot={state}/run")
+        host = self.place.registry.host
+        image = f"{host}/{self.place.repository}:{name}"
         options = ("--isolation=chroot", "--layers=false", "--tls-verify=false", "--quiet")
-        _run(*buildah, "bud", *options, base, "--tag", image, str(place.context))
-        _run(*buildah, "push", "--quiet", "--tls-verify=false", image)
+        meter.command(*buildah, "bud", *options, *_base_arguments(host), "--tag", image, str(context))
+        meter.command(*buildah, "push", "--quiet", "--tls-verify=false", image)
 
 
-TOOLS: tuple[Tool, ...] = (ThroughProxy(), LocalStore(), Buildah())
+TOOLS: tuple[type[Tool], ...] = (ThroughProxy, LocalStore, BuildKit, Buildah)
 
 
-def _crossdock(place: Place, address: str, *options: str) -> None:
-    _run(
+def _base_arguments(address: str) -> Sequence[str]:
+    return [f"--build-arg={name}={address}/{image}" for name, image in BASES.items()]
+
+
+def _crossdock(meter: Meter, place: Place, address: str, context: Path, name: str, *options: str) -> None:
+    meter.command(
         *CROSSDOCK,
-        *("build", str(place.context), f"--build-arg=BASE={address}/{BASE}", "--cache", *options),
-        *(f"--destination={address}/{place.repository}:1", f"--insecure-registry={address}"),
+        *("build", str(context), *_base_arguments(address), "--cache", *options),
+        *(f"--destination={address}/{place.repository}:{name}", f"--insecure-registry={address}"),
         *(f"--state-dir={place.directory / STATE}", "--progress=plain"),
     )
-
-
-def _run(*command: str) -> None:
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    if done.returncode:
-        print(done.stdout[-2000:], done.stderr[-4000:])
-        done.check_returncode()
