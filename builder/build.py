@@ -39,6 +39,9 @@ from cache.oci.credentials import DockerConfig
 from cache.oci.registries import Registries
 from cache.oci.transport import Transport
 
+_ABANDONED_S = 3600.0
+"""Nobody has written to it for so long: its build was killed."""
+
 
 async def run_build(options: BuildOptions, environ: Mapping[str, str], listen: events.Listener) -> None:
     """Builds the image that ``options`` describe and delivers it everywhere it shall go.
@@ -63,7 +66,7 @@ async def run_build(options: BuildOptions, environ: Mapping[str, str], listen: e
         peers = await stack.enter_async_context(_open_peers(options.registry, environ))
         layers = BuildLayers(await stack.enter_async_context(_open_store(options, work)))
         stack.push_async_callback(layers.close)
-        roots = RootFactory(partial(_probe, options, listen), options.state_dir, work, layers)
+        roots = RootFactory(partial(_probe, options, work, listen), options.state_dir, work, layers)
         stack.push_async_callback(roots.close)
         cache = _step_cache(options, peers, layers, listen)
         stack.push_async_callback(cache.abandon)
@@ -113,6 +116,7 @@ async def _open_store(options: BuildOptions, work: Path) -> AsyncIterator[Filesy
     try:
         yield store
     finally:
+        await store.sweep(_ABANDONED_S)  # what killed builds were writing
         await store.close()
 
 
@@ -127,8 +131,8 @@ def _step_cache(options: BuildOptions, peers: _Peers, layers: BuildLayers, liste
     return StepCache(cache, RegistryOrigin(client, repository.repository), layers, listen)
 
 
-def _probe(options: BuildOptions, listen: events.Listener) -> Isolation:
-    isolation = probe(options.state_dir, Rung(options.rung) if options.rung else None)
+def _probe(options: BuildOptions, work: Path, listen: events.Listener) -> Isolation:
+    isolation = probe(work, Rung(options.rung) if options.rung else None)
     listen(events.Note(f"isolation: {isolation}" + (f"; {isolation.reason}" if isolation.reason else "")))
     return isolation
 

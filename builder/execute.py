@@ -2,6 +2,10 @@
 
 Work is lazy. A stage's files are only put together when a step of it, or a copy from it, really needs them; a stage
 that only feeds cached copies is never touched. Stages that do not wait for each other are built side by side.
+
+A step that takes from a stage has two keys, and so has all that follows it. One is known before anything runs: there
+the stage's own key stands for the files. In the other the files stand for themselves, once the stage is built: a stage
+that was built anew and came out the same does not make the rest be built again.
 """
 
 from __future__ import annotations
@@ -9,13 +13,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
 from builder import events, metadata
 from builder.events import Outcome
-from builder.graph import KeyedStage, needed_stages, source_stages
+from builder.graph import KeyedStage, StepInputs, chain_behind, needed_stages, source_stages, stage_reads
 from builder.perform import Performer
 from builder.plan import ImageBase, ScratchBase, StageBase
 from builder.stage_root import RootFactory, StageRoot
@@ -32,12 +36,16 @@ _STEPS_AT_ONCE = 16
 
 @dataclass(slots=True)
 class _StageState:
-    """A stage on its way: what it has so far, and its files if they were needed."""
+    """A stage on its way: what it has so far, and its files if they were needed.
+
+    ``content_chain`` is the chain by contents where it is another than the one that was known from the start.
+    """
 
     layers: list[Layer]
     history: list[History]
     root: StageRoot | None = None
     applied: int = 0
+    content_chain: CacheKey | None = None
     putting_together: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -122,15 +130,40 @@ class Executor:
 
     async def _layer_step(self, state: _StageState, at: tuple[int, int], step: LayerStep, key: CacheKey) -> None:
         cached = self.cache.found(key)
+        content_key = await self._content_key(state, at, step, known=cached is not None)
+        if cached is None and content_key is not None:
+            await self.cache.look_up([content_key])
+            cached = self.cache.found(content_key)
+            if cached is not None:
+                self.cache.save(replace(cached, key=key))
         if cached is None:
-            layer, created = await self._perform(state, at, step, key), self.created
+            layer, created = await self._perform(state, at, step, (key, content_key)), self.created
         else:
             layer, created = cached.layer, self.created if self.performer.clamp_mtime_s is not None else cached.created
             state.layers += [layer] if layer is not None else []
             self.listen(events.StepEnded(step.name, Outcome.CACHED))
         state.history.append(self._history(step, created, empty=layer is None))
 
-    async def _perform(self, state: _StageState, at: tuple[int, int], step: LayerStep, key: CacheKey) -> Layer | None:
+    async def _content_key(
+        self, state: _StageState, at: tuple[int, int], step: LayerStep, *, known: bool
+    ) -> CacheKey | None:
+        """The step's key by contents; None where it is the other one, or would need what a ``known`` step prunes."""
+        inputs = self.stages[at[0]].inputs[at[1]]
+        reads = () if known or not self.cache.enabled else tuple(stage_reads(step))
+        if inputs is None or (state.content_chain is None and not reads):
+            return None
+        taken = dict(inputs.taken)
+        for number, source, selection in reads:
+            root = await self._root(await self._state(source))
+            taken[number] = await self.performer.content(root, step, selection)
+        chain = state.content_chain or inputs.chain
+        key = StepInputs(chain, taken).key(step)
+        state.content_chain = chain_behind(chain, step, key)
+        return key
+
+    async def _perform(
+        self, state: _StageState, at: tuple[int, int], step: LayerStep, keys: tuple[CacheKey, CacheKey | None]
+    ) -> Layer | None:
         sources = {index: await self._state(index) for index in source_stages(step)}
         async with self._slots:
             self.listen(events.StepStarted(step.name))
@@ -143,7 +176,9 @@ class Executor:
         if layer is not None:
             state.layers.append(layer)
             state.applied += performed.in_root
-        self.cache.save(CachedStep(key=key, layer=layer, seconds=round(seconds, 3), created=self.created))
+        key, content_key = keys
+        done = CachedStep(key=key, layer=layer, seconds=round(seconds, 3), created=self.created)
+        self.cache.save(done, *([content_key] if content_key is not None else []))
         size_bytes = None if layer is None else layer.descriptor.size
         self.listen(events.StepEnded(step.name, Outcome.DONE, seconds, size_bytes))
         return layer

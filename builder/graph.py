@@ -28,11 +28,30 @@ class ContextRead:
 
 
 @dataclass(frozen=True, slots=True)
+class StepInputs:
+    """What a key is made of, beside the step: the chain below it, and what stands for the files that it takes."""
+
+    chain: CacheKey
+    taken: Mapping[int, str]
+
+    def key(self, step: LayerStep) -> CacheKey:
+        """The step's key with these."""
+        match step:
+            case RunCommand():
+                return keys.run_key(self.chain, step, self.taken)
+            case MakeDirectory():
+                return keys.directory_key(self.chain, step)
+            case CopyFiles():
+                return keys.copy_key(self.chain, step, self.taken)
+
+
+@dataclass(frozen=True, slots=True)
 class KeyedStage:
-    """A stage's steps, each with its key (None for metadata), and the key that the whole stage ends with."""
+    """A stage's steps, each with its key and what that is made of (None for metadata), and the stage's last key."""
 
     stage: StageSteps
     keys: tuple[CacheKey | None, ...]
+    inputs: tuple[StepInputs | None, ...]
     end: CacheKey
 
     @property
@@ -108,16 +127,31 @@ def key_stages(
             keyed[base.index].end if isinstance(base, StageBase) else keys.base_key(stage.base_config, clamp_mtime_s)
         )
         step_keys: list[CacheKey | None] = []
+        all_inputs: list[StepInputs | None] = []
         for place, step in enumerate(stage.steps):
             if isinstance(step, Metadata):
                 step_keys.append(None)
+                all_inputs.append(None)
                 continue
-            taken = _taken_contents(step, (stage.plan.index, place), keyed, contents)
-            key = _step_key(chain, step, taken)
+            inputs = StepInputs(chain, _taken_contents(step, (stage.plan.index, place), keyed, contents))
+            key = inputs.key(step)
+            all_inputs.append(inputs)
             step_keys.append(key)
-            chain = keys.linked_chain(chain, key) if isinstance(step, CopyFiles) and step.link else key
-        keyed[stage.plan.index] = KeyedStage(stage, tuple(step_keys), chain)
+            chain = chain_behind(chain, step, key)
+        keyed[stage.plan.index] = KeyedStage(stage, tuple(step_keys), tuple(all_inputs), chain)
     return keyed
+
+
+def chain_behind(chain: CacheKey, step: LayerStep, key: CacheKey) -> CacheKey:
+    """The chain of a stage after a step with this key."""
+    return keys.linked_chain(chain, key) if isinstance(step, CopyFiles) and step.link else key
+
+
+def stage_reads(step: LayerStep) -> Iterator[tuple[int, int, Selection]]:
+    """What a step takes from stages: the number of the mount, the stage, and which files."""
+    for number, origin, selection in _taken(step):
+        if isinstance(origin, StageSource):
+            yield number, origin.index, selection
 
 
 def _taken_contents(
@@ -133,13 +167,3 @@ def _taken_contents(
             case ContextSource():
                 taken[number] = contents[*at, number].hex
     return taken
-
-
-def _step_key(chain: CacheKey, step: LayerStep, taken: Mapping[int, str]) -> CacheKey:
-    match step:
-        case RunCommand():
-            return keys.run_key(chain, step, taken)
-        case MakeDirectory():
-            return keys.directory_key(chain, step)
-        case CopyFiles():
-            return keys.copy_key(chain, step, taken)

@@ -77,8 +77,8 @@ def sandbox_command() -> list[str]:
     return [sys.executable, "-I", "-S", "-c", start]
 
 
-def probe(state_dir: Path, forced: Rung | None = None) -> Isolation:
-    """The best isolation that works with step roots below ``state_dir`` (or the best way to have the ``forced`` rung).
+def probe(directory: Path, forced: Rung | None = None) -> Isolation:
+    """The best isolation that works with step roots below ``directory`` (or the best way to have the ``forced`` rung).
 
     Starts one child program and takes some 20 to 80 ms.
 
@@ -86,8 +86,8 @@ def probe(state_dir: Path, forced: Rung | None = None) -> Isolation:
         BuildError: No rung (or not the forced one) works here; says what each attempt met, and what would help.
     """
     candidates = [candidate for candidate in _LADDER if forced in (None, candidate.rung)]
-    state_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".probe-", dir=state_dir) as scratch:
+    directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="probe-", dir=directory) as scratch:
         specs = [_trivial_step(Path(scratch, str(index)), choice) for index, choice in enumerate(candidates)]
         failures = _try_in_turn(specs)
     reason = _summary(failures)

@@ -74,6 +74,11 @@ def stage_content(source: CacheKey, selection: Selection) -> str:
     return key.key().hex
 
 
+def copied_content(files: CacheKey) -> str:
+    """What is taken from a stage, by what is in it: known once the stage is built."""
+    return KeyBuilder("stage content").text("files", files.hex).key().hex
+
+
 def directory_key(parent: CacheKey, step: MakeDirectory) -> CacheKey:
     """WORKDIR: the path, and whom a new directory belongs to."""
     return KeyBuilder("workdir").text("parent", parent.hex).text("path", step.path).text("user", step.user).key()

@@ -13,16 +13,17 @@ from pathlib import Path
 
 from builder import events
 from builder.changes import Change, Entry
-from builder.copy import Destination, Source, collect, place, unpack_archives
+from builder.copy import Destination, Source, collect, content_digest, place, unpack_archives
 from builder.errors import BuildError, StepFailed
 from builder.graph import Position
 from builder.image_users import User, resolve_owner, resolve_user
+from builder.keys import copied_content
 from builder.mounting import Mounting
 from builder.placement import make_directory
 from builder.remotes import Remotes
 from builder.rootfs import Tree
 from builder.run import RunSpec
-from builder.sources import ContextSource, StageSource
+from builder.sources import ContextSource, Selection, StageSource
 from builder.stage_root import StageRoot
 from builder.steps import CopyFiles, LayerStep, MakeDirectory, RunCommand
 from builder.tarlayer import write_layer
@@ -69,6 +70,18 @@ class Performer:
                 fetched = await self._fetched(step)
                 changes = await asyncio.to_thread(self._copy, root.tree, at, step, fetched, roots)
         return Performed(await self._layer(changes), in_root=False)
+
+    async def content(self, root: StageRoot, step: LayerStep, selection: Selection) -> str:
+        """What stands in a key for the files that a step takes from a stage. Raises BuildError."""
+
+        def read() -> str:
+            archives = isinstance(step, CopyFiles) and step.unpack
+            return copied_content(content_digest(collect(root.tree, selection, detect_archives=archives)))
+
+        try:
+            return await asyncio.to_thread(read)
+        except BuildError as error:
+            raise error.at(step.span) from error
 
     async def _run(
         self, root: StageRoot, at: tuple[int, int], step: RunCommand, roots: Mapping[int, StageRoot]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from dataclasses import replace
 
 from builder import events
 from builder.layers import BuildLayers, Origin
@@ -35,15 +36,17 @@ class StepCache:
         return self._cache is not None
 
     async def look_up(self, keys: Iterable[CacheKey]) -> None:
-        """Asks for all keys at once."""
+        """Asks for these keys at once; what is found is kept beside what was found before."""
         if self._cache is None:
             return
         try:
-            self._found = await self._cache.lookup(tuple(dict.fromkeys(keys)))
+            found = await self._cache.lookup(tuple(dict.fromkeys(keys)))
         except (CacheError, OCIError) as error:
             self._listen(events.Warned(f"the cache cannot be read, so every step is built and none is saved: {error}"))
             self._cache = None
-        for step in self._found.values():
+            return
+        self._found |= found
+        for step in found.values():
             if step.layer is not None and self._origin is not None:
                 self._layers.add(step.layer, self._origin)
 
@@ -54,15 +57,16 @@ class StepCache:
         """The step's result, if the cache has it."""
         return self._found.get(key)
 
-    def save(self, step: CachedStep) -> None:
-        """Saves a step in the background, while the build goes on."""
+    def save(self, step: CachedStep, *others: CacheKey) -> None:
+        """Saves a step in the background, while the build goes on; under ``others`` too."""
         if self._cache is not None:
-            self._saves.append(asyncio.create_task(self._save(self._cache, step)))
+            self._saves.append(asyncio.create_task(self._save(self._cache, step, others)))
 
-    async def _save(self, cache: LayerCache, step: CachedStep) -> None:
+    async def _save(self, cache: LayerCache, step: CachedStep, others: Iterable[CacheKey]) -> None:
         layer = step.layer
         try:
-            await cache.save(step, None if layer is None else lambda: self._layers.open(layer))
+            for named in (step, *(replace(step, key=key) for key in others)):
+                await cache.save(named, None if layer is None else lambda: self._layers.open(layer))
         except (CacheError, OCIError) as error:
             self._listen(events.Warned(f"a step could not be saved in the cache: {error}"))
             return

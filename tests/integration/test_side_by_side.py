@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import random
 import subprocess
 from pathlib import Path
 
@@ -38,6 +40,21 @@ COPY --from=two /etc/passwd /two
 """
 
 
+KILLS = int(os.environ.get("CROSSDOCK_KILLS", "8"))
+"""More take longer, and meet more moments."""
+
+
+def kill_after(delay_s: float, builder: Builder, *told: str) -> bool:
+    """Begins a build and kills it by -9; False when it had ended before."""
+    with subprocess.Popen(builder.command(*told), env=builder.environ(), stderr=subprocess.DEVNULL) as process:
+        try:
+            process.wait(delay_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return True
+    return False
+
+
 @pytest.fixture
 def base(registry: Registry, busybox_layout: Path) -> str:
     return f"{registry.host}/{push_base(busybox_layout, registry)}"
@@ -71,17 +88,47 @@ def test_the_next_build_does_not_fetch_or_unpack_the_base_again(tmp_path: Path, 
     assert len(blobs) == 1, blobs  # the configuration
 
 
+COPIES = """\
+ARG BASE
+FROM ${BASE} AS made
+COPY source /source
+RUN wc -l < source > /lines; touch -d "@$(date +%s)" /lines
+FROM ${BASE}
+COPY --from=made /lines /lines
+RUN cat /lines > /copy
+RUN --mount=type=bind,from=made,source=/lines,target=/given cat /given > /other
+"""
+
+
+def test_a_stage_that_comes_out_the_same_makes_nothing_else_be_built_again(tmp_path: Path, base: str) -> None:
+    builder = Builder(tmp_path / "home")
+    told = [*arguments(tmp_path, base, COPIES), "--cache"]
+    source = tmp_path / "context/source"
+    source.write_text("one line\n")
+    assert len(builder.must(*told).rebuilt) == 5
+    source.write_text("another line\n")
+    again = builder.must(*told)
+    assert len(again.rebuilt) == 2, again.output
+    source.write_text("two\nlines\n")
+    assert len(builder.must(*told).rebuilt) == 5
+    source.write_text("another line\n")
+    assert builder.must(*told).rebuilt == []
+
+
 def test_killed_builds_leave_nothing_that_a_later_one_believes(tmp_path: Path, base: str) -> None:
     builder = Builder(tmp_path / "home")
-    dockerfile = "ARG BASE\nFROM ${BASE}\nRUN find /bin /etc /srv -exec ls -ldn {} + > /all; sleep 0.2\n"
-    told = [*arguments(tmp_path, base, dockerfile), "--reproducible", "--cache=false"]
-    expected = builder.must(*told)
-    for delay_s in (0.3, 0.45, 0.6, 0.75, 0.9):
-        with subprocess.Popen(builder.command(*told), env=builder.environ(), stderr=subprocess.DEVNULL) as killed:
-            try:
-                killed.wait(delay_s)
-            except subprocess.TimeoutExpired:
-                killed.kill()
-    again = builder.must(*told)
-    assert again.output.splitlines()[-1] == expected.output.splitlines()[-1]
-    assert list((tmp_path / "home").rglob("work/*")) == []
+    dockerfile = "ARG BASE\nFROM ${BASE}\nCOPY . /\nARG N=\nRUN find /bin /srv -exec ls -ldn {} + > /all; sleep 0.2\n"
+    told = [*arguments(tmp_path, base, dockerfile), "--reproducible"]
+    expected = builder.must(*told, "--cache=false").output.splitlines()[-1]
+    moments = random.Random(8)
+    delays_s = [moments.uniform(0.1, 1.5) for _ in range(KILLS)]
+    killed = sum(
+        kill_after(delay_s, builder, *told, "--cache", f"--build-arg=N={n}") for n, delay_s in enumerate(delays_s)
+    )
+    print(f"{killed} of {KILLS} builds were killed before their end")
+    assert builder.must(*told, "--cache").output.splitlines()[-1] == expected
+    assert builder.must(*told, "--cache=false").output.splitlines()[-1] == expected
+    state = tmp_path / "home/.cache/crossdock/build"
+    assert sorted(os.listdir(state)) == ["store", "unpacked", "work"]
+    assert os.listdir(state / "work") == []
+    assert not [path for path in state.glob("unpacked/*/*") if len(path.name) != 64 or not (path / "seal").exists()]
