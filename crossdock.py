@@ -10,6 +10,7 @@ from collections.abc import Sequence
 SUBCOMMANDS = {
     "build": ("builder.cli", "Build an image from a Dockerfile and push it"),
     "proxy": ("proxy.cli", "Serve the registry proxy"),
+    "cache": ("cache.store_cli", "Look after a store: what it holds, whether it is whole"),
     "warm": ("cache.cli", "Pull images into a proxy or a store before they are needed"),
 }
 CALLED_AS = {"executor": "build", "warmer": "warm"}

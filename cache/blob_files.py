@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import os
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from cache import durable, paths
 from cache.errors import BlobNotFound, DigestMismatch, SizeMismatch
 from cache.oci.digest import Digest
-from cache.store import Swept
+from cache.store import Unfinished
 from cache.verify import check_expected
 
 LEFTOVER_AGE_S = 24 * 3600
@@ -84,24 +86,36 @@ class BlobFiles:
                 found.append((digest, size_bytes))
         return found
 
-    def sweep(self, older_than_s: float) -> Swept:
+    def unfinished(self) -> Unfinished:
+        """What is in ``v1/incoming`` now."""
+        sizes_bytes = [size_bytes for _, size_bytes in self._incoming_before(math.inf)]
+        return Unfinished(files=len(sizes_bytes), files_bytes=sum(sizes_bytes))
+
+    def sweep(self, older_than_s: float) -> Unfinished:
         """Removes files from ``v1/incoming`` that were not written to for so long.
 
         Younger ones may be those of another process at work.
         """
-        oldest = time.time() - older_than_s
         files = files_bytes = 0
+        for path, size_bytes in self._incoming_before(time.time() - older_than_s):
+            path.unlink(missing_ok=True)
+            files += 1
+            files_bytes += size_bytes
+        return Unfinished(files=files, files_bytes=files_bytes)
+
+    def _incoming_before(self, moment: float) -> Iterator[tuple[Path, int]]:
+        """The files that were last written to before a moment (unix seconds), with their sizes in bytes."""
         try:
             with os.scandir(self._root / paths.TEMPORARY) as entries:
                 for entry in entries:
-                    status = entry.stat(follow_symlinks=False)
-                    if status.st_mtime < oldest:
-                        Path(entry.path).unlink(missing_ok=True)
-                        files += 1
-                        files_bytes += status.st_size
+                    try:
+                        status = entry.stat(follow_symlinks=False)
+                    except FileNotFoundError:
+                        continue  # committed this very moment
+                    if status.st_mtime < moment:
+                        yield Path(entry.path), status.st_size
         except FileNotFoundError:
-            pass  # a new store, or another process sweeps as well
-        return Swept(files=files, files_bytes=files_bytes)
+            return  # a new store
 
 
 class OpenBlob:

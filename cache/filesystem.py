@@ -17,7 +17,7 @@ from cache import durable, paths, ranges
 from cache.blob_files import BlobFiles, IncomingBlob, OpenBlob
 from cache.oci.digest import Digest
 from cache.record_files import RecordFiles
-from cache.store import CHUNK_BYTES, Absent, BlobWriter, Record, Swept
+from cache.store import CHUNK_BYTES, Absent, BlobWriter, Record, Unfinished
 
 _THREADS = 16
 P = ParamSpec("P")
@@ -39,6 +39,10 @@ class FilesystemStore:
     @property
     def url(self) -> str:
         return f"file://{self._root}"
+
+    def exists(self) -> bool:
+        """Whether anything was ever written to it. Blocks."""
+        return (self._root / paths.VERSION).is_dir()
 
     async def check(self) -> None:
         await self._run("be written", self._probe)
@@ -89,8 +93,12 @@ class FilesystemStore:
             for found in await self._run("list blobs", self._blobs.in_directory, directory):
                 yield found
 
-    async def sweep(self, older_than_s: float) -> Swept:
-        """Removes what was begun longer ago than ``older_than_s`` seconds and never committed."""
+    async def unfinished(self) -> Unfinished:
+        """What is on its way in now, or was left behind."""
+        return await self._run("look for unfinished blobs", self._blobs.unfinished)
+
+    async def sweep(self, older_than_s: float) -> Unfinished:
+        """Removes what nobody has written to for ``older_than_s`` seconds and nobody has committed."""
         return await self._run("remove what dead writers have left", self._blobs.sweep, older_than_s)
 
     # Records

@@ -4,12 +4,15 @@
     ├── blobs/sha256/ab/abcd…                              immutable content: layers, configs, manifests
     ├── incoming/…                                         blobs on their way in; whatever is old is rubbish
     ├── locks/00 … ff                                      on disk only: who may change the records of a shard
+    ├── quarantine/sha256/abcd…                            damaged blobs, put aside for whoever wants to look at them
     ├── probe                                              in buckets only: written and read to see whether that works
     └── records/
         ├── repositories/<namespace>/<repository…>/
         │   ├── _tags/<tag>                                what the tag points to, and when that was last checked
         │   ├── _members/<algorithm>/<hex>                 this repository has that manifest or blob
         │   └── _referrers/<algorithm>/<hex>               what refers to that manifest as its subject
+        ├── damaged/<algorithm>/<hex>                      what was wrong with a blob that was put aside, and when
+        ├── maintenance/<task>                             how far a task that goes on in turns has come
         ├── names/<namespace>/<repository…, / as ~>        this repository has had a manifest
         └── layers/ab/abcd…                                a build step's key → its layer (the builder's local cache)
 
@@ -29,7 +32,10 @@ TEMPORARY = f"{VERSION}/incoming/"
 LOCKS = f"{VERSION}/locks/"
 RECORDS = f"{VERSION}/records/"
 PROBE = f"{VERSION}/probe"
+QUARANTINE = f"{VERSION}/quarantine/"
 HOSTED = "_hosted"
+DAMAGED = "damaged/"
+MAINTENANCE = "maintenance/"
 
 
 def blob(digest: Digest) -> str:
@@ -52,6 +58,16 @@ def blob_digest(name: str) -> Digest | None:
 def temporary(token: str) -> str:
     """The stored name of something on its way in; ``token`` is random."""
     return TEMPORARY + token
+
+
+def quarantined(digest: Digest) -> str:
+    """The stored name of a blob that was found damaged."""
+    return f"{QUARANTINE}{digest.algorithm}/{digest.hex}"
+
+
+def damaged(digest: Digest) -> str:
+    """The record of what was wrong with a blob."""
+    return f"{DAMAGED}{digest.algorithm}/{digest.hex}"
 
 
 def record(name: str) -> str:

@@ -31,7 +31,7 @@ from cache.s3_reading import S3OpenBlob, object_size_bytes
 from cache.s3_records import S3Records
 from cache.s3_wire import Bytes
 from cache.s3_writing import S3Writer
-from cache.store import Absent, BlobWriter, Record, Swept
+from cache.store import Absent, BlobWriter, Record, Unfinished
 
 UPLOAD_MEMORY_BYTES = 64 << 20
 """What may wait in memory to be uploaded, of all writers together; more waits in temporary files."""
@@ -145,8 +145,12 @@ class S3Store:
 
     # Maintenance
 
-    async def sweep(self, older_than_s: float) -> Swept:
-        """Removes what was begun longer ago than ``older_than_s`` seconds and never committed."""
+    async def unfinished(self) -> Unfinished:
+        """What is on its way in now, or was left behind."""
+        return await s3_sweep.unfinished(self._bucket)
+
+    async def sweep(self, older_than_s: float) -> Unfinished:
+        """Removes what nobody has written to for ``older_than_s`` seconds and nobody has committed."""
         return await s3_sweep.sweep(self._bucket, datetime.fromtimestamp(time.time() - older_than_s, UTC))
 
     async def abort_rule(self) -> timedelta | None:

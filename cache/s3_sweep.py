@@ -9,7 +9,7 @@ from typing import Any
 from cache import paths
 from cache.s3_answers import KeyMissing, S3Answer, UploadMissing
 from cache.s3_bucket import S3Bucket
-from cache.store import Swept
+from cache.store import Unfinished
 
 _NO_RULES = frozenset({"NoSuchLifecycleConfiguration", "NoSuchLifecycle"})
 
@@ -26,20 +26,27 @@ async def objects(bucket: S3Bucket, operation: str, prefix: str) -> AsyncIterato
         token = {"ContinuationToken": reply["NextContinuationToken"]}
 
 
-async def sweep(bucket: S3Bucket, before: datetime) -> Swept:
-    """Aborts the uploads that began before a moment, and removes what came in. Raises StoreUnavailable."""
+async def unfinished(bucket: S3Bucket) -> Unfinished:
+    """What is on its way in now, or was left behind. Raises StoreUnavailable."""
+    uploads = sum([1 async for _ in _uploads(bucket)])
+    sizes_bytes = [int(found["Size"]) async for _, found in _temporary(bucket)]
+    return Unfinished(uploads, len(sizes_bytes), sum(sizes_bytes))
+
+
+async def sweep(bucket: S3Bucket, before: datetime) -> Unfinished:
+    """Aborts the uploads to which nothing was added since a moment, and removes what came in before it.
+
+    Raises StoreUnavailable.
+    """
     uploads = 0
     async for found in _uploads(bucket):
-        if found["Initiated"] < before and await _abort(bucket, found["Key"], found["UploadId"]):
-            uploads += 1
-    left = [
-        (name, int(found["Size"]))
-        async for name, found in objects(bucket, "list what is on its way in", paths.TEMPORARY)
-        if found["LastModified"] < before
-    ]
+        key, upload_id = found["Key"], found["UploadId"]
+        if found["Initiated"] < before and not await _has_part_since(bucket, key, upload_id, before):
+            uploads += await _abort(bucket, key, upload_id)
+    left = [(name, int(found["Size"])) async for name, found in _temporary(bucket) if found["LastModified"] < before]
     for name, _ in left:
         await bucket.request("remove a temporary object", "DELETE", name, expect=(KeyMissing,))
-    return Swept(uploads=uploads, files=len(left), files_bytes=sum(size_bytes for _, size_bytes in left))
+    return Unfinished(uploads=uploads, files=len(left), files_bytes=sum(size_bytes for _, size_bytes in left))
 
 
 async def abort_rule(bucket: S3Bucket) -> timedelta | None:
@@ -65,6 +72,32 @@ async def abort_rule(bucket: S3Bucket) -> timedelta | None:
 def _covers(rule: dict[str, Any], key: str) -> bool:
     prefix = rule.get("Prefix", rule.get("Filter", {}).get("Prefix", ""))
     return "AbortIncompleteMultipartUpload" in rule and key.startswith(prefix)
+
+
+def _temporary(bucket: S3Bucket) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+    return objects(bucket, "list what is on its way in", paths.TEMPORARY)
+
+
+async def _has_part_since(bucket: S3Bucket, key: str, upload_id: str, moment: datetime) -> bool:
+    """True when somebody still adds to an upload, however long ago it began."""
+    markers: dict[str, Any] = {}
+    while True:
+        try:
+            reply = await bucket.call(
+                "list an upload's parts",
+                "list_parts",
+                (UploadMissing, KeyMissing),
+                Key=key,
+                UploadId=upload_id,
+                **markers,
+            )
+        except (UploadMissing, KeyMissing):
+            return False  # it has ended meanwhile
+        if any(part["LastModified"] >= moment for part in reply.get("Parts", ())):
+            return True
+        if not reply.get("IsTruncated"):
+            return False
+        markers = {"PartNumberMarker": reply["NextPartNumberMarker"]}
 
 
 async def _uploads(bucket: S3Bucket) -> AsyncIterator[dict[str, Any]]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import Enum
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -165,8 +166,8 @@ class Presigned(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Swept:
-    """What a sweep has removed: unfinished multipart uploads, and files or objects on their way in."""
+class Unfinished:
+    """Multipart uploads that were not completed, and files or objects on their way in."""
 
     uploads: int = 0
     files: int = 0
@@ -175,7 +176,18 @@ class Swept:
 
 @runtime_checkable
 class Sweepable(Protocol):
-    """A store in which writers that die leave something behind."""
+    """A store in which writers that die leave something behind. For maintenance: this lists."""
 
-    async def sweep(self, older_than_s: float) -> Swept:
-        """Removes what was begun longer ago than ``older_than_s`` seconds and never committed; for maintenance."""
+    async def unfinished(self) -> Unfinished:
+        """What is on its way in now, or was left behind."""
+
+    async def sweep(self, older_than_s: float) -> Unfinished:
+        """Removes what nobody has written to for ``older_than_s`` seconds and nobody has committed; returns that."""
+
+
+@runtime_checkable
+class AbortRule(Protocol):
+    """A store whose server can abort unfinished uploads by itself."""
+
+    async def abort_rule(self) -> timedelta | None:
+        """After how long it does; None when no rule says so. Raises StoreUnavailable when that cannot be found out."""

@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 _EXPECTED = "expected file:///path, s3://bucket/prefix or memory:"
 
 
+def default_url(environ: Mapping[str, str]) -> str:
+    """The store of who names none: ``crossdock`` in the user's cache directory."""
+    cache = environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return (Path(cache) / "crossdock").absolute().as_uri()
+
+
 def open_store(
     url: str, environ: Mapping[str, str], *, spool_dir: Path | None = None, disk: DiskTier | None = None
 ) -> Store:

@@ -15,6 +15,7 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,7 +28,7 @@ from cache.disk_tier import DiskTier
 from cache.errors import BlobNotFound, StoreUnavailable
 from cache.oci.digest import Digest
 from cache.record_memory import RecordMemory
-from cache.store import Absent, BlobWriter, Enumerable, Presigned, Record, Store, Sweepable, Swept
+from cache.store import AbortRule, Absent, BlobWriter, Enumerable, Presigned, Record, Store, Sweepable, Unfinished
 
 STAT_TTL_S = 60.0
 MAX_STATS = 100_000
@@ -141,9 +142,17 @@ class TieredStore:
         """The lower store's URL for the blob; None when it gives none."""
         return await self._lower.presigned_url(digest, expires_s) if isinstance(self._lower, Presigned) else None
 
-    async def sweep(self, older_than_s: float) -> Swept:
+    async def unfinished(self) -> Unfinished:
+        """What is on its way into the lower store."""
+        return await self._lower.unfinished() if isinstance(self._lower, Sweepable) else Unfinished()
+
+    async def sweep(self, older_than_s: float) -> Unfinished:
         """Removes what writers have left in the lower store."""
-        return await self._lower.sweep(older_than_s) if isinstance(self._lower, Sweepable) else Swept()
+        return await self._lower.sweep(older_than_s) if isinstance(self._lower, Sweepable) else Unfinished()
+
+    async def abort_rule(self) -> timedelta | None:
+        """The lower store's rule against unfinished uploads; None also where it has no such thing."""
+        return await self._lower.abort_rule() if isinstance(self._lower, AbortRule) else None
 
     # Records
 

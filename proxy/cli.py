@@ -19,7 +19,7 @@ import structlog
 from cache.disk_tier import DiskTier
 from cache.errors import CacheError
 from cache.store import Store
-from cache.stores import open_store
+from cache.stores import default_url, open_store
 from proxy.app import RunningProxy, serve
 from proxy.check import file_problems
 from proxy.client_config import CLIENTS, print_client_config
@@ -83,7 +83,7 @@ def _load(said: Values, config_file: Path | None) -> ProxyConfig:
 def _configured(said: Values, config_file: Path | None) -> ProxyConfig:
     """The configuration, before the files that it names have been looked at. Raises ConfigError."""
     values = over(said, parse_toml(_read_config(config_file))) if config_file is not None else said
-    return make_config(values, _default_store())
+    return make_config(values, default_url(os.environ))
 
 
 def _said(options: Mapping[str, str | tuple[str, ...] | None]) -> Values:
@@ -126,11 +126,6 @@ def _read_config(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ConfigError([f"{path} cannot be read: {reason}"]) from error
-
-
-def _default_store() -> str:
-    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return (Path(cache) / "crossdock").absolute().as_uri()
 
 
 def _open_store(config: ProxyConfig) -> Store:

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from html import escape
 
+from cache.units import told_seconds
+
 SECURITY_HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'",
@@ -53,7 +55,7 @@ def render_status(status: Status) -> str:
     state = "about to stop" if status.draining else "serving"
     ratio = f"{status.hits / status.served:.0%} of {status.served:,}" if status.served else "none asked for yet"
     facts = (
-        ("State", f"{state}, for {_time(status.up_s)}"),
+        ("State", f"{state}, for {told_seconds(status.up_s)}"),
         ("Manifests and blobs served from the cache", ratio),
         ("Blobs being fetched", str(status.fetches)),
         ("Uploads open", str(status.uploads)),
@@ -95,10 +97,3 @@ def _table(rows: Iterable[tuple[str, ...]], head: tuple[str, ...] = ()) -> str:
     titles = "".join(f"<th>{escape(cell)}</th>" for cell in head)
     body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
     return f"<table>{f'<tr>{titles}</tr>' if head else ''}{body}</table>"
-
-
-def _time(seconds: float) -> str:
-    for unit, unit_s in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * unit_s:
-            return f"{seconds / unit_s:.0f} {unit}"
-    return f"{seconds:.0f} s"

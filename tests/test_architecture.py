@@ -34,8 +34,8 @@ LEVELS = {
     """,
     1: """
         cache.dockerfile_images cache.entry cache.eviction cache.keys cache.paths cache.ranges cache.record_format
-        cache.s3_answers cache.s3_capabilities cache.s3_part_sizes cache.s3_patience cache.singleflight cache.together
-        cache.verify
+        cache.record_names cache.s3_answers cache.s3_capabilities cache.s3_part_sizes cache.s3_patience
+        cache.singleflight cache.together cache.units cache.verify
         cache.oci.challenge cache.oci.networks cache.oci.reach cache.oci.redirect cache.oci.referrers cache.oci.replies
         cache.oci.retry cache.oci.sending
         proxy.admission proxy.audit proxy.circuit proxy.client_config proxy.config proxy.freshness proxy.hosts
@@ -67,7 +67,8 @@ LEVELS = {
         builder.unpack builder.unpacked builder.workspace
     """,
     3: """
-        cache.catalog cache.disk_copy cache.layers cache.stores cache.tiered cache.warm
+        cache.catalog cache.disk_copy cache.inventory cache.layers cache.listing cache.stores cache.tiered
+        cache.walking cache.warm
         proxy.absences proxy.access proxy.authenticate proxy.blobs proxy.drain proxy.fills proxy.forwarded proxy.held
         proxy.hosted proxy.intake proxy.lookup proxy.manifest_pushes proxy.manifests proxy.mounts proxy.referrers
         proxy.asking proxy.sender proxy.services proxy.sources proxy.stale proxy.status proxy.tags proxy.uploads
@@ -75,7 +76,7 @@ LEVELS = {
         builder.run builder.stage_root builder.step_cache
     """,
     4: """
-        cache.cli
+        cache.cli cache.store_cli cache.store_commands
         proxy.app proxy.call proxy.cli proxy.discovery proxy.handlers proxy.middleware proxy.pulling proxy.pushing
         proxy.serving
         builder.build builder.cli builder.cli_sources builder.progress
@@ -222,6 +223,7 @@ def test_the_sandbox_child_imports_only_the_standard_library_and_itself():
         ("crossdock", {"aiohttp", "boto3", "click", "builder.cli", "proxy.cli", "cache.cli"}),
         ("builder.cli", {"boto3", "botocore", "rich", "aiohttp.web", "proxy"}),
         ("proxy.cli", {"boto3", "botocore", "builder"}),
+        ("cache.store_cli", {"boto3", "botocore", "aiohttp", "builder", "proxy"}),
         ("cache.cli", {"boto3", "botocore", "rich", "aiohttp.web", "builder", "proxy"}),
     ],
 )

@@ -10,7 +10,7 @@ from cache.disk_tier import DiskTier
 from cache.errors import BlobNotFound
 from cache.oci.digest import Digest
 from cache.s3 import S3Store
-from cache.store import ABSENT, Swept
+from cache.store import ABSENT, Unfinished
 from cache.tiered import TieredStore
 from tests.cache.conftest import new_location
 from tests.cache.s3_use import MIB, NAME, put, read
@@ -111,7 +111,7 @@ async def test_what_is_old_is_swept(fake, fake_store):
         for name, age in [("old", timedelta(days=2)), ("young", timedelta(hours=1))]:
             place = f"/{BUCKET}/some/prefix/v1/incoming/{name}"
             fake.objects[place], fake.modified[place] = b"12345", begun - age
-        assert await fake_store.sweep(24 * 3600) == Swept(uploads=1, files=1, files_bytes=5)
+        assert await fake_store.sweep(24 * 3600) == Unfinished(uploads=1, files=1, files_bytes=5)
         assert "abandoned" not in fake.uploads
         assert "elsewhere" in fake.uploads
         assert [place.rpartition("/")[2] for place in fake.objects] == ["young"]
@@ -123,7 +123,7 @@ async def test_what_is_young_is_left(seaweedfs_server, s3_credentials):
     store = S3Store(new_location(seaweedfs_server.endpoint_url))
     key = f"{store.url.removeprefix(f's3://{BUCKET}/')}/v1/blobs/x"
     seaweedfs_server.client().create_multipart_upload(Bucket=BUCKET, Key=key)
-    assert await store.sweep(3600) == Swept()
-    assert await store.sweep(-3600) == Swept(uploads=1)
-    assert await store.sweep(-3600) == Swept()
+    assert await store.sweep(3600) == Unfinished()
+    assert await store.sweep(-3600) == Unfinished(uploads=1)
+    assert await store.sweep(-3600) == Unfinished()
     await store.close()
