@@ -72,14 +72,17 @@ class BlobFiles:
             os.fsync(file.fileno())
         durable.publish(path, self.path(digest))
 
-    def directories(self) -> list[Path]:
-        """The directories that hold blobs."""
-        return [path for path in (self._root / paths.BLOBS).glob("*/*") if path.is_dir()]
+    def directories(self, under: str = "", after: Digest | None = None) -> list[Path]:
+        """The directories that hold blobs, in order: those that begin so (``sha256:ab``), and come after that one."""
+        algorithm, _, hexadecimal = under.partition(":")
+        first = self.path(after).parent if after is not None else self._root
+        found = (self._root / paths.BLOBS).glob(f"{algorithm}*/{hexadecimal[:2]}*")
+        return sorted(path for path in found if path >= first and path.is_dir())
 
     def in_directory(self, directory: Path) -> list[tuple[Digest, int]]:
-        """The blobs of one of ``directories`` with their sizes in bytes."""
+        """The blobs of one of ``directories`` with their sizes in bytes, in order."""
         found = []
-        for path in directory.iterdir():
+        for path in sorted(directory.iterdir()):
             digest = paths.blob_digest(path.relative_to(self._root).as_posix())
             size_bytes = self.size_bytes(digest) if digest is not None else None
             if digest is not None and size_bytes is not None:
@@ -118,13 +121,20 @@ class BlobFiles:
             return  # a new store
 
 
+def version_of(status: os.stat_result) -> str:
+    """What tells a file from another that takes its name."""
+    return f"{status.st_ino}:{status.st_mtime_ns}:{status.st_size}"
+
+
 class OpenBlob:
     """A blob being read. A cancelled reader may close it while a thread still reads: the lock keeps them apart."""
 
     def __init__(self, file: io.FileIO) -> None:
         self._lock = threading.Lock()
         self._file = file
-        self.size_bytes = os.fstat(file.fileno()).st_size
+        status = os.fstat(file.fileno())
+        self.size_bytes = status.st_size
+        self.version = version_of(status)
 
     def read(self, start: int, size_bytes: int) -> bytes:
         """At most ``size_bytes`` from ``start`` on, at least one."""

@@ -95,6 +95,11 @@ class DiskTier:
         self.forget(digest)  # somebody has removed it
         return None
 
+    def held(self) -> list[Digest]:
+        """What is held here."""
+        with self._lock:
+            return self._index.keys()
+
     def open(self, digest: Digest, start: int, stop: int | None) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """As a store's ``open``."""
         return self._store.open(digest, start, stop)

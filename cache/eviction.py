@@ -69,6 +69,10 @@ class Index(Generic[K]):
         """How many entries there are."""
         return len(self._sizes)
 
+    def keys(self) -> list[K]:
+        """All keys, least recently used first."""
+        return list(self._sizes)
+
     def use(self, key: K) -> int | None:
         """The entry's size, which counts as used just now; None when there is none."""
         if key in self._sizes:

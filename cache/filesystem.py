@@ -16,8 +16,9 @@ from typing import ParamSpec, Protocol, TypeVar
 from cache import durable, paths, ranges
 from cache.blob_files import BlobFiles, IncomingBlob, OpenBlob
 from cache.oci.digest import Digest
+from cache.quarantine_files import QuarantineFiles
 from cache.record_files import RecordFiles
-from cache.store import CHUNK_BYTES, Absent, BlobWriter, Record, Unfinished
+from cache.store import CHUNK_BYTES, Absent, Aside, BlobWriter, Record, StoredBlob, Unfinished
 
 _THREADS = 16
 P = ParamSpec("P")
@@ -27,12 +28,13 @@ T = TypeVar("T")
 class FilesystemStore:
     """A store in the directory ``root``, made at the first write.
 
-    Also LocalPaths, IncomingFiles, Enumerable and Sweepable.
+    Also LocalPaths, IncomingFiles, Enumerable, Sweepable and Scrubbable.
     """
 
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
         self._blobs = BlobFiles(self._root)
+        self._quarantine = QuarantineFiles(self._root)
         self._records = RecordFiles(self._root)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="filesystem-store")
 
@@ -87,11 +89,32 @@ class FilesystemStore:
     async def delete(self, digest: Digest) -> None:
         await self._run(f"delete {digest}", self._blobs.delete, digest)
 
-    async def blobs(self) -> AsyncIterator[tuple[Digest, int]]:
-        """Every blob with its size in bytes, in no order."""
-        for directory in await self._run("list blobs", self._blobs.directories):
-            for found in await self._run("list blobs", self._blobs.in_directory, directory):
-                yield found
+    async def blobs(self, under: str = "", after: Digest | None = None) -> AsyncIterator[tuple[Digest, int]]:
+        """Every blob with its size in bytes, in order: those that begin so, and come after that one."""
+        for directory in await self._run("list blobs", self._blobs.directories, under, after):
+            for digest, size_bytes in await self._run("list blobs", self._blobs.in_directory, directory):
+                if str(digest).startswith(under) and (after is None or digest > after):
+                    yield digest, size_bytes
+
+    @asynccontextmanager
+    async def open_stored(self, digest: Digest) -> AsyncGenerator[StoredBlob, None]:
+        """All of the blob, and which bytes those are. Raises BlobNotFound."""
+        operation = f"read {digest}"
+        blob = await self._run(operation, self._blobs.open, digest)
+        chunks = self._chunks(blob, operation, range(blob.size_bytes))
+        try:
+            yield StoredBlob(blob.version, chunks)
+        finally:
+            await chunks.aclose()
+            await self._run(operation, blob.close)
+
+    async def put_aside(self, digest: Digest, version: str) -> Aside:
+        """Moves the blob into the quarantine if it still is that version."""
+        return await self._run(f"put {digest} aside", self._quarantine.take, digest, version)
+
+    async def remove_aside(self, digest: Digest) -> None:
+        """Removes the blob from the quarantine."""
+        await self._run(f"remove what was put aside of {digest}", self._quarantine.remove, digest)
 
     async def unfinished(self) -> Unfinished:
         """What is on its way in now, or was left behind."""

@@ -59,10 +59,11 @@ class MemoryStore:
     async def delete(self, digest: Digest) -> None:
         self._blobs.pop(digest, None)
 
-    async def blobs(self) -> AsyncIterator[tuple[Digest, int]]:
-        """Every blob with its size in bytes, in no order."""
-        for digest, blob in list(self._blobs.items()):
-            yield digest, len(blob)
+    async def blobs(self, under: str = "", after: Digest | None = None) -> AsyncIterator[tuple[Digest, int]]:
+        """Every blob with its size in bytes, in order: those that begin so, and come after that one."""
+        for digest, blob in sorted(self._blobs.items()):
+            if str(digest).startswith(under) and (after is None or digest > after):
+                yield digest, len(blob)
 
     async def get(self, name: str) -> Record | None:
         return self._records.get(paths.check_record_name(name))

@@ -55,6 +55,15 @@ def blob_digest(name: str) -> Digest | None:
     return digest if blob(digest) == name else None
 
 
+def blobs_under(under: str) -> str:
+    """What the stored names of all blobs begin with whose digests begin with ``under`` (``sha256:ab``, or less)."""
+    algorithm, colon, hexadecimal = under.partition(":")
+    if not colon:
+        return BLOBS + algorithm
+    shard = f"{hexadecimal[:2]}/{hexadecimal}" if len(hexadecimal) >= 2 else hexadecimal
+    return f"{BLOBS}{algorithm}/{shard}"
+
+
 def temporary(token: str) -> str:
     """The stored name of something on its way in; ``token`` is random."""
     return TEMPORARY + token

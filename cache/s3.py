@@ -18,7 +18,7 @@ from typing import ParamSpec, TypeVar
 
 import structlog
 
-from cache import durable, paths, ranges, s3_sweep
+from cache import durable, paths, ranges, s3_quarantine, s3_sweep
 from cache.errors import BlobNotFound, StoreUnavailable
 from cache.oci.digest import Digest
 from cache.part_intake import Intake, MemoryBudget
@@ -31,7 +31,7 @@ from cache.s3_reading import S3OpenBlob, object_size_bytes
 from cache.s3_records import S3Records
 from cache.s3_wire import Bytes
 from cache.s3_writing import S3Writer
-from cache.store import Absent, BlobWriter, Record, Unfinished
+from cache.store import Absent, Aside, BlobWriter, Record, StoredBlob, Unfinished
 
 UPLOAD_MEMORY_BYTES = 64 << 20
 """What may wait in memory to be uploaded, of all writers together; more waits in temporary files."""
@@ -45,8 +45,8 @@ log = structlog.get_logger()
 class S3Store:
     """A store in a bucket. Credentials come from where the AWS tools look for them.
 
-    Also Enumerable, Presigned and Sweepable. ``spool_dir`` is where bytes wait that memory has no room for; None = the
-    temporary directory.
+    Also Enumerable, Presigned, Sweepable and Scrubbable. ``spool_dir`` is where bytes wait that memory has no room for;
+    None = the temporary directory.
     """
 
     def __init__(self, location: S3Location, spool_dir: Path | None = None) -> None:
@@ -90,6 +90,19 @@ class S3Store:
         self, digest: Digest, start: int = 0, stop: int | None = None
     ) -> AsyncGenerator[AsyncIterator[bytes], None]:
         ranges.check_bounds(start, stop)
+        async with self._opened(digest, start, stop) as (_, chunks):
+            yield chunks
+
+    @asynccontextmanager
+    async def open_stored(self, digest: Digest) -> AsyncGenerator[StoredBlob, None]:
+        """All of the blob, and which bytes those are. Raises BlobNotFound."""
+        async with self._opened(digest, 0, None) as (blob, chunks):
+            yield StoredBlob(blob.etag, chunks)
+
+    @asynccontextmanager
+    async def _opened(
+        self, digest: Digest, start: int, stop: int | None
+    ) -> AsyncGenerator[tuple[S3OpenBlob, AsyncIterator[bytes]], None]:
         blob = S3OpenBlob(self._bucket, f"read {digest}", paths.blob(digest), start, stop)
         try:
             await blob.begin()
@@ -97,7 +110,7 @@ class S3Store:
             raise BlobNotFound(digest) from error
         chunks = blob.chunks()
         try:
-            yield chunks
+            yield blob, chunks
         finally:
             await chunks.aclose()
             blob.close()
@@ -114,9 +127,10 @@ class S3Store:
     async def delete(self, digest: Digest) -> None:
         await self._bucket.request(f"delete {digest}", "DELETE", paths.blob(digest))
 
-    async def blobs(self) -> AsyncIterator[tuple[Digest, int]]:
-        """Every blob with its size in bytes, in no order."""
-        async for name, found in s3_sweep.objects(self._bucket, "list blobs", paths.BLOBS):
+    async def blobs(self, under: str = "", after: Digest | None = None) -> AsyncIterator[tuple[Digest, int]]:
+        """Every blob with its size in bytes, in order: those that begin so, and come after that one."""
+        past = paths.blob(after) if after is not None else ""
+        async for name, found in s3_sweep.objects(self._bucket, "list blobs", paths.blobs_under(under), past):
             digest = paths.blob_digest(name)
             if digest is not None:
                 yield digest, int(found["Size"])
@@ -144,6 +158,15 @@ class S3Store:
                 yield name.removeprefix(paths.RECORDS)
 
     # Maintenance
+
+    async def put_aside(self, digest: Digest, version: str) -> Aside:
+        """Moves the blob into the quarantine if it still is that version."""
+        return await s3_quarantine.put_aside(self._bucket, digest, version)
+
+    async def remove_aside(self, digest: Digest) -> None:
+        """Removes the blob from the quarantine."""
+        operation = f"remove what was put aside of {digest}"
+        await self._bucket.request(operation, "DELETE", paths.quarantined(digest), expect=())
 
     async def unfinished(self) -> Unfinished:
         """What is on its way in now, or was left behind."""

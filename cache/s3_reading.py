@@ -47,6 +47,8 @@ class S3OpenBlob:
         self._position = start
         self._stop = stop
         self._reply: S3Reply | None = None
+        self.etag = ""
+        """Which bytes it reads; "" before the server has answered."""
 
     async def begin(self) -> None:
         """Asks for the bytes from the present position on. Raises KeyMissing."""
@@ -60,6 +62,7 @@ class S3OpenBlob:
             self._reply = await self._bucket.open(self._operation, self._name, ranged, (KeyMissing, RangeEmpty))
         except RangeEmpty:
             return
+        self.etag = self._reply.headers.get("ETag", "")
         if ranged and self._reply.status != 206:
             self.close()
             raise self._bucket.failure(self._operation, "the server takes no notice of ranges")

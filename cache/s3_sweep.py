@@ -14,9 +14,11 @@ from cache.store import Unfinished
 _NO_RULES = frozenset({"NoSuchLifecycleConfiguration", "NoSuchLifecycle"})
 
 
-async def objects(bucket: S3Bucket, operation: str, prefix: str) -> AsyncIterator[tuple[str, dict[str, Any]]]:
-    """Every object whose stored name begins so: that name, and what the listing says of it."""
-    token: dict[str, Any] = {}
+async def objects(
+    bucket: S3Bucket, operation: str, prefix: str, after: str = ""
+) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+    """Every object whose stored name begins so and comes after another: that name, and what the listing says of it."""
+    token: dict[str, Any] = {"StartAfter": bucket.location.key(after)} if after else {}
     while True:
         reply = await bucket.call(operation, "list_objects_v2", Prefix=bucket.location.key(prefix), **token)
         for found in reply.get("Contents", ()):

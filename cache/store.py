@@ -149,8 +149,11 @@ class IncomingFiles(Protocol):
 class Enumerable(Protocol):
     """A store that can list its blobs (for maintenance, never on a request's path)."""
 
-    def blobs(self) -> AsyncIterator[tuple[Digest, int]]:
-        """Every blob with its size in bytes, in no order."""
+    def blobs(self, under: str = "", after: Digest | None = None) -> AsyncIterator[tuple[Digest, int]]:
+        """Every blob with its size in bytes, in the order of their digests.
+
+        Only those whose digest begins with ``under`` (``sha256:ab``), and that come after ``after``.
+        """
 
 
 @runtime_checkable
@@ -191,3 +194,50 @@ class AbortRule(Protocol):
 
     async def abort_rule(self) -> timedelta | None:
         """After how long it does; None when no rule says so. Raises StoreUnavailable when that cannot be found out."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBlob:
+    """A blob as it lies in a store. ``version`` tells these bytes from others that come under the same name."""
+
+    version: str
+    chunks: AsyncIterator[bytes]
+
+
+class Aside(Enum):
+    """What became of a blob that was to be put aside."""
+
+    KEPT = "kept"
+    """It is in the quarantine, for whoever wants to look at it."""
+    DELETED = "deleted"
+    """It is gone: the server could not copy it."""
+    CHANGED = "changed"
+    """Nothing was done: it went, or other bytes came in its place."""
+
+
+@runtime_checkable
+class Scrubbable(Enumerable, Protocol):
+    """A store whose blobs can be read where they lie, past any copy of them, and put aside when they are damaged."""
+
+    def open_stored(self, digest: Digest) -> AbstractAsyncContextManager[StoredBlob]:
+        """All of the blob. Raises BlobNotFound."""
+
+    async def put_aside(self, digest: Digest, version: str) -> Aside:
+        """Moves the blob into the quarantine, so that nobody reads it any more, if it still is that version."""
+
+    async def remove_aside(self, digest: Digest) -> None:
+        """Removes the blob from the quarantine; nothing happens when it is not there."""
+
+
+@runtime_checkable
+class Copying(Protocol):
+    """A store that holds copies of another one's blobs, nearer by. A copy can be lost at any time."""
+
+    def copies(self) -> list[Digest]:
+        """What it has a copy of now."""
+
+    def open_copy(self, digest: Digest) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """All of a copy. Raises BlobNotFound, StoreUnavailable."""
+
+    async def drop_copy(self, digest: Digest) -> None:
+        """Removes a copy."""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from collections.abc import Sequence
 
 import click
+import structlog
 
 from cache.errors import CacheError
+from cache.store_check_command import VERIFY
 from cache.store_commands import LS, STATS
 
-COMMANDS = (STATS, LS)
+COMMANDS = (STATS, LS, VERIFY)
 """Each callback is a coroutine function that returns an exit status."""
 
 INTERRUPTED = 130
@@ -27,6 +30,10 @@ _COMMAND = click.Group(
 
 def main(arguments: Sequence[str]) -> int:
     """Runs ``crossdock cache``; returns the command's exit status, 1 for a store that fails, 2 for wrong usage."""
+    structlog.configure(  # warnings, to where they do not mix with what was asked for
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+    )
     try:
         started = _COMMAND.main(list(arguments), prog_name="crossdock cache", standalone_mode=False)
         return started if isinstance(started, int) else asyncio.run(started)

@@ -28,7 +28,20 @@ from cache.disk_tier import DiskTier
 from cache.errors import BlobNotFound, StoreUnavailable
 from cache.oci.digest import Digest
 from cache.record_memory import RecordMemory
-from cache.store import AbortRule, Absent, BlobWriter, Enumerable, Presigned, Record, Store, Sweepable, Unfinished
+from cache.store import (
+    AbortRule,
+    Absent,
+    Aside,
+    BlobWriter,
+    Enumerable,
+    Presigned,
+    Record,
+    Scrubbable,
+    Store,
+    StoredBlob,
+    Sweepable,
+    Unfinished,
+)
 
 STAT_TTL_S = 60.0
 MAX_STATS = 100_000
@@ -43,7 +56,9 @@ class Lower(Store, Enumerable, Protocol):
 
 
 class TieredStore:
-    """``lower`` with ``disk`` in front of it. Also LocalPaths, Enumerable, Presigned and Sweepable."""
+    """``lower`` with ``disk`` in front of it. Also LocalPaths, Enumerable, Presigned, Sweepable, Copying and, where
+    the lower store is, Scrubbable.
+    """
 
     def __init__(self, lower: Lower, disk: DiskTier) -> None:
         self._lower = lower
@@ -129,9 +144,9 @@ class TieredStore:
         await self._lower.delete(digest)
         await self._drop(digest)
 
-    async def blobs(self) -> AsyncIterator[tuple[Digest, int]]:
-        """Every blob of the lower store with its size in bytes, in no order."""
-        async for found in self._lower.blobs():
+    async def blobs(self, under: str = "", after: Digest | None = None) -> AsyncIterator[tuple[Digest, int]]:
+        """Every blob of the lower store with its size in bytes, in order: those that begin so, and come after one."""
+        async for found in self._lower.blobs(under, after):
             yield found
 
     def local_path(self, digest: Digest) -> Path | None:
@@ -141,6 +156,42 @@ class TieredStore:
     async def presigned_url(self, digest: Digest, expires_s: int) -> str | None:
         """The lower store's URL for the blob; None when it gives none."""
         return await self._lower.presigned_url(digest, expires_s) if isinstance(self._lower, Presigned) else None
+
+    @asynccontextmanager
+    async def open_stored(self, digest: Digest) -> AsyncGenerator[StoredBlob, None]:
+        """All of the blob as it lies in the lower store. Raises BlobNotFound."""
+        async with self._scrubbable().open_stored(digest) as stored:
+            yield stored
+
+    async def put_aside(self, digest: Digest, version: str) -> Aside:
+        """Moves the blob into the lower store's quarantine; a copy on the disk stays, it was verified."""
+        aside = await self._scrubbable().put_aside(digest, version)
+        self._deletions += 1
+        self._stats.pop(digest, None)
+        return aside
+
+    async def remove_aside(self, digest: Digest) -> None:
+        """Removes the blob from the lower store's quarantine."""
+        await self._scrubbable().remove_aside(digest)
+
+    def _scrubbable(self) -> Scrubbable:
+        if not isinstance(self._lower, Scrubbable):
+            raise StoreUnavailable(self.url, "look after blobs", "it cannot put any aside")
+        return self._lower
+
+    def copies(self) -> list[Digest]:
+        """What the disk has a copy of."""
+        return self._disk.held()
+
+    @asynccontextmanager
+    async def open_copy(self, digest: Digest) -> AsyncGenerator[AsyncIterator[bytes], None]:
+        """All of a copy. Raises BlobNotFound, StoreUnavailable."""
+        async with self._disk.open(digest, 0, None) as chunks:
+            yield chunks
+
+    async def drop_copy(self, digest: Digest) -> None:
+        """Removes the disk's copy."""
+        await self._disk.remove(digest)
 
     async def unfinished(self) -> Unfinished:
         """What is on its way into the lower store."""

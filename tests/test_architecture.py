@@ -51,9 +51,9 @@ LEVELS = {
     """,
     2: """
         cache.blob_files cache.disk_tier cache.durable cache.filesystem cache.growing cache.memory
-        cache.part_intake cache.record_files cache.record_memory
-        cache.s3 cache.s3_bucket cache.s3_probe cache.s3_reading cache.s3_records cache.s3_session cache.s3_sweep
-        cache.s3_wire cache.s3_writing
+        cache.pace cache.part_intake cache.quarantine_files cache.record_files cache.record_memory
+        cache.s3 cache.s3_bucket cache.s3_probe cache.s3_quarantine cache.s3_reading cache.s3_records cache.s3_session
+        cache.s3_sweep cache.s3_wire cache.s3_writing
         cache.oci.auth cache.oci.client cache.oci.credentials cache.oci.download cache.oci.registries cache.oci.session
         cache.oci.transport cache.oci.uploads
         cache.oci.connections cache.oci.discovery proxy.accounts proxy.caller proxy.certificate proxy.check
@@ -67,7 +67,8 @@ LEVELS = {
         builder.unpack builder.unpacked builder.workspace
     """,
     3: """
-        cache.catalog cache.disk_copy cache.inventory cache.layers cache.listing cache.stores cache.tiered
+        cache.catalog cache.disk_copy cache.inventory cache.layers cache.listing cache.scrub
+        cache.scrub_turns cache.stores cache.tiered
         cache.walking cache.warm
         proxy.absences proxy.access proxy.authenticate proxy.blobs proxy.drain proxy.fills proxy.forwarded proxy.held
         proxy.hosted proxy.intake proxy.lookup proxy.manifest_pushes proxy.manifests proxy.mounts proxy.referrers
@@ -76,7 +77,7 @@ LEVELS = {
         builder.run builder.stage_root builder.step_cache
     """,
     4: """
-        cache.cli cache.store_cli cache.store_commands
+        cache.cli cache.store_cli cache.store_commands cache.store_check_command
         proxy.app proxy.call proxy.cli proxy.discovery proxy.handlers proxy.middleware proxy.pulling proxy.pushing
         proxy.serving
         builder.build builder.cli builder.cli_sources builder.progress

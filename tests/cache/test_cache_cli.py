@@ -6,6 +6,7 @@ import os
 import time
 
 import pytest
+import structlog
 
 from cache.catalog import Catalog, TagEntry
 from cache.entry import CachedStep
@@ -16,7 +17,7 @@ from cache.oci.descriptor import Descriptor
 from cache.oci.digest import Digest
 from cache.oci.layer import Layer
 from cache.oci.manifest import make_manifest
-from cache.paths import HOSTED
+from cache.paths import HOSTED, blob
 from cache.store_cli import main
 from cache.stores import open_store
 from tests.cache.conftest import new_location
@@ -25,6 +26,14 @@ from tests.cache.s3_use import put
 CONFIG, LAYER = b"{}", b"layer" * 1000
 KEY = CacheKey("ab" * 32)
 IMAGE_BYTES = len(CONFIG) + len(LAYER)
+
+
+@pytest.fixture(autouse=True)
+def _logging():
+    """Leaves the logging of other tests as it was."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
 
 
 @pytest.fixture(params=["filesystem", "seaweedfs"])
@@ -167,6 +176,58 @@ def test_a_bucket_that_is_not_there_is_an_error(seaweedfs_server, s3_credentials
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", seaweedfs_server.endpoint_url)
     assert main(["stats", "--store", "s3://no-such-bucket"]) == 1
     assert "NoSuchBucket" in capsys.readouterr().err
+
+
+def damage(tmp_path):
+    """Puts a wrong byte into the layer."""
+    path = tmp_path / "store" / blob(Digest.of(LAYER))
+    path.write_bytes(b"L" + LAYER[1:])
+
+
+@pytest.mark.parametrize("prefix", ["", "docker.io", "cache/app", str(Digest.of(LAYER))[:12]])
+def test_verify_finds_damage_and_leaves_it(tmp_path, capsys, prefix):
+    url = f"file://{tmp_path}/store"
+    use(url, fill)
+    assert said(capsys, "verify", "--store", url, prefix)[0] == 0
+    damage(tmp_path)
+    for _ in range(2):
+        status, out = said(capsys, "verify", "--store", url, prefix)
+        assert status == 1
+        assert f"damaged {Digest.of(LAYER)}: expected {Digest.of(LAYER)}, but 5000 bytes came with sha256:" in out
+        assert "1 damaged; " in out
+
+
+def test_verify_elsewhere_finds_nothing(tmp_path, capsys):
+    url = f"file://{tmp_path}/store"
+    use(url, fill)
+    damage(tmp_path)
+    assert said(capsys, "verify", "--store", url, "ghcr.io") == (0, "no blobs; 0 B read\n")
+
+
+def test_verify_repairs(tmp_path, capsys):
+    url = f"file://{tmp_path}/store"
+    use(url, fill)
+    damage(tmp_path)
+    status, out = said(capsys, "verify", "--store", url, "--repair", "--json", "--bytes-per-second", "1e9")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert status == 1
+    assert (lines[0]["digest"], lines[0]["put_aside"]) == (str(Digest.of(LAYER)), True)
+    assert (lines[1]["good"], lines[1]["damaged"], lines[1]["put_aside"]) == (2, 1, 1)
+    assert said(capsys, "verify", "--store", url)[0] == 0
+    _, out = said(capsys, "stats", "--store", url, "--json")
+    assert json.loads(out)["damaged"] == 1
+    _, out = said(capsys, "verify", "--store", url, "cache/app")
+    assert f"gone    {Digest.of(LAYER)}" in out
+
+
+def test_verify_in_a_bucket(seaweedfs_server, s3_credentials, monkeypatch, capsys):
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", seaweedfs_server.endpoint_url)
+    location = new_location(seaweedfs_server.endpoint_url)
+    digest = use(location.url, lambda store: put(store, LAYER))
+    key = location.key(blob(digest))
+    seaweedfs_server.client().put_object(Bucket=location.bucket, Key=key, Body=b"other")
+    assert said(capsys, "verify", "--store", location.url, "--repair")[0] == 1
+    assert said(capsys, "verify", "--store", location.url) == (0, "no blobs; 0 B read\n")
 
 
 @pytest.mark.parametrize(

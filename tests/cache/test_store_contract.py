@@ -62,6 +62,16 @@ async def test_a_blob_comes_back_as_it_went_in(store):
     assert await blobs(store) == {digest: len(SMALL)}
 
 
+async def test_blobs_are_listed_in_order_from_anywhere(store):
+    digests = sorted([await put(store, bytes([number])) for number in range(12)])
+    first = str(digests[0])
+    assert [digest async for digest, _ in store.blobs()] == digests
+    assert [digest async for digest, _ in store.blobs(after=digests[7])] == digests[8:]
+    for under in (first, first[:12], first[:9], first[:8], "sha256:", "sha256", "sha512:", "sha"):
+        begins = [digest for digest in digests if str(digest).startswith(under)]
+        assert [digest async for digest, _ in store.blobs(under)] == begins
+
+
 async def test_an_absent_blob_is_absent(store):
     digest = Digest.of(b"never stored")
     assert await store.stat(digest) is None

@@ -241,7 +241,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _list(self):
         prefix = f"{self.place.rstrip('/')}/{self.query.get('prefix', '')}"
-        after = self.query.get("continuation-token", "")
+        after = (
+            self.query.get("continuation-token", "") or f"{self.place.rstrip('/')}/{self.query.get('start-after', '')}"
+        )
         found = sorted(place for place in list(self.state.objects) if place.startswith(prefix) and place > after)
         page, more = found[:PAGE], len(found) > PAGE
         items = "".join(
