@@ -14,6 +14,7 @@
         ├── damaged/<algorithm>/<hex>                      what was wrong with a blob that was put aside, and when
         ├── maintenance/<task>                             how far a task that goes on in turns has come
         ├── names/<namespace>/<repository…, / as ~>        this repository has had a manifest
+        ├── cluster/key                                    what the replicas of a cluster know each other by
         └── layers/ab/abcd…                                a build step's key → its layer (the builder's local cache)
 
 ``<namespace>`` is an upstream's name, or ``_hosted`` for repositories that exist only here. Components of a repository
@@ -155,6 +156,11 @@ def name(namespace: str, name: str) -> str:
 def listed_name(namespace: str, record: str) -> str:
     """The repository that a record lists. The inverse of ``name``."""
     return record.removeprefix(names(namespace)).replace("~", "/")
+
+
+def replica_key() -> str:
+    """The record of the key that the replicas of one cluster share."""
+    return "cluster/key"
 
 
 def layer(key_hex: str) -> str:

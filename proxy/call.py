@@ -24,10 +24,13 @@ WHO = web.RequestKey("who", str)
 """Who asks, once that is known."""
 ASKED: web.RequestKey[Request] = web.RequestKey("asked")
 """What is asked for, once that is understood; absent outside ``/v2/``."""
+PASSED_ON = web.RequestKey("passed_on", bool)
+"""Set where another replica answers: it counts the request, and accounts for it."""
 ERROR = web.RequestKey("error", Exception)
 """Why the reply is not success."""
 SENT_BYTES = web.RequestKey("sent_bytes", int)
 """How much of a body has been sent, where the reply was sent by ourselves."""
+REQUEST_ID_HEADER = "X-Request-Id"
 API_HEADERS = {"Docker-Distribution-API-Version": "registry/2.0", FEATURES_HEADER: LOOKUP_FEATURE}
 
 

@@ -127,8 +127,8 @@ class ProxyConfig:
     ``default_upstream`` names the upstream of requests that name none (None = such requests find nothing);
     ``hosted`` are the first path components, or longer prefixes, whose repositories live only here. ``hosts`` are names
     that clients may call the proxy by, beside its addresses and the machine's own name. ``users_file`` is an htpasswd
-    file, ``tokens_file`` holds ``name:token`` lines. Once told to stop, the proxy lets what it serves end for
-    ``drain_s`` seconds. ``patience`` has no option.
+    file, ``tokens_file`` holds ``name:token`` lines. ``replica_url`` is where the other replicas of a cluster reach
+    this one. Once told to stop, the proxy lets what it serves end for ``drain_s`` seconds. ``patience`` has no option.
     """
 
     host: str
@@ -145,5 +145,6 @@ class ProxyConfig:
     rules: Rules = field(default_factory=Rules)
     tls: Tls | None = None
     log: LogStyle = field(default_factory=LogStyle)
+    replica_url: str | None = None
     drain_s: float = 30.0
     patience: Patience = field(default_factory=Patience)

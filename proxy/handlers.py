@@ -70,6 +70,10 @@ class Endpoints:
         if isinstance(request, ListRepositories):
             return await discovery.list_repositories(self._services, await self._caller(http), request)
         call = await self._call(http, request.name, needed_right(request), request)
+        if isinstance(request, UploadChunk | FinishUpload | UploadStatus | CancelUpload):
+            passed = await pushing.passed_on(self._services, call, request.upload)
+            if passed is not None:
+                return passed
         with self._judged_fairly(call):
             return await self._answer(call, request)
 

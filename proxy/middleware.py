@@ -16,7 +16,7 @@ from cache.errors import CacheError
 from cache.oci.errors import OCIError
 from proxy.admission import absent
 from proxy.audit import Done, audit_line, push_outcome
-from proxy.call import API_HEADERS, ASKED, ERROR, SCOPE, SENT_BYTES, UPSTREAM, WANTED, WHO
+from proxy.call import API_HEADERS, ASKED, ERROR, PASSED_ON, REQUEST_ID_HEADER, SCOPE, SENT_BYTES, UPSTREAM, WANTED, WHO
 from proxy.drain import Drain
 from proxy.errors import InvalidRequest, Misdirected, Refused, Unknown
 from proxy.hosts import KnownHosts
@@ -27,7 +27,6 @@ from proxy.replies import ErrorReply, error_reply
 from proxy.request import UploadChunk, UploadStatus
 from proxy.rights import Right
 
-REQUEST_ID_HEADER = "X-Request-Id"
 QUIET_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
 """Asked every few seconds by machines: worth a line only when they fail."""
 PATH_CHARACTERS = 200
@@ -115,7 +114,7 @@ class RequestWatch:
 def _done(request: web.Request, response: web.StreamResponse | None) -> Done:
     wanted = request.get(WANTED)
     return Done(
-        asked=request.get(ASKED),
+        asked=request.get(ASKED) if PASSED_ON not in request else None,
         method=request.method,
         who=request.get(WHO, ""),
         where=wanted.place if wanted is not None else "",

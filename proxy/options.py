@@ -48,6 +48,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("rule", "WHO PREFIX RIGHTS", "Who may read, write, delete, fetch where. [everybody everything]", many=True),
     Option("tls-cert", "FILE", "Serve HTTPS with this certificate chain (PEM), read anew when it changes."),
     Option("tls-key", "FILE", "The certificate's key (PEM)."),
+    Option("replica-url", "URL", "Where the other replicas of a cluster reach this one. [this proxy is alone]"),
     Option("drain", "TIME", "How long to let transfers end once told to stop. [30s]"),
     Option("log-format", "json|text", "How to log. [text on a terminal, else json]"),
     Option("log-level", "LEVEL", "What to log: debug, info, warning or error. [info]"),

@@ -22,12 +22,13 @@ OPTIONS: Mapping[str, Callable[[ProxyConfig], object]] = {
     "rule": lambda config: config.rules,
     "tls-cert": lambda config: config.tls and config.tls.certificate,
     "tls-key": lambda config: config.tls and config.tls.key,
+    "replica-url": lambda config: config.replica_url,
     "drain": lambda config: config.drain_s,
     "log-format": lambda config: config.log.form,
     "log-level": lambda config: config.log.level,
 }
 """What each option has set; how fresh tags are is a part of each upstream."""
-_FIXED = frozenset({"listen", "store", "spool-dir", "disk-cache", "disk-cache-size"})
+_FIXED = frozenset({"listen", "store", "spool-dir", "disk-cache", "disk-cache-size", "replica-url"})
 
 
 class Configuration:

@@ -28,6 +28,7 @@ from proxy.metrics import Metrics
 from proxy.mounts import Mounts
 from proxy.referrers import Referrers
 from proxy.reload import Configuration
+from proxy.replicas import Replicas
 from proxy.sightings import Sightings
 from proxy.sources import Sources
 from proxy.stale import Stale
@@ -54,6 +55,7 @@ class Services:
     manifests: Manifests
     hosted: HostedRepositories
     uploads: UploadSessions
+    replicas: Replicas
     mounts: Mounts
     lookup: Lookup
     catalog: Catalog
@@ -84,6 +86,7 @@ class Services:
     async def open(self) -> None:
         """Begins what goes on in the background. Raises ConfigError for an account that cannot be used."""
         self.accounts.use(await self.accounts.read(self.config.upstreams.values()))
+        self.uploads.open()
 
     async def close(self) -> None:
         """Ends what goes on in the background."""
@@ -91,6 +94,7 @@ class Services:
         await self.accounts.close()
         await self.fills.close()
         await self.uploads.close()
+        await self.replicas.close()
         await self.intakes.close()
 
 
@@ -112,7 +116,8 @@ def make_services(config: ProxyConfig, store: Store, transport: Transport, envir
     manifests = Manifests(HeldManifests(catalog), ask)
     hosted = HostedRepositories(store, catalog)
     mounts = Mounts(store, blobs, hosted, upstreams, access, accounts)
-    uploads = UploadSessions()
+    replicas = Replicas(store, config.replica_url)
+    uploads = UploadSessions(replicas.upload_name)
     metrics.watch(fetches=fills.__len__, uploads=uploads.__len__)
     return Services(
         configuration=Configuration(config),
@@ -128,6 +133,7 @@ def make_services(config: ProxyConfig, store: Store, transport: Transport, envir
         manifests=manifests,
         hosted=hosted,
         uploads=uploads,
+        replicas=replicas,
         mounts=mounts,
         lookup=Lookup(blobs, manifests, hosted),
         catalog=catalog,

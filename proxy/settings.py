@@ -59,6 +59,7 @@ def make_config(values: Values, default_store: str) -> ProxyConfig:
         log=LogStyle(
             read.one("log-format", _one_of("json", "text"), None), read.one("log-level", _one_of(*_LEVELS), "info")
         ),
+        replica_url=read.one("replica-url", _root_url, None),
         drain_s=read.one("drain", parse_seconds, 30.0),
     )
     if not config.rules.rules:
@@ -203,7 +204,7 @@ def _upstream(text: str, shared: Values, problems: list[str]) -> Upstream:
     if fault is not None:
         problems.append(where + fault)
     read = _Reader(said, where)
-    mirrors = read.many("mirror", _mirror)
+    mirrors = read.many("mirror", _root_url)
     account = read.one("account", Path, None)
     prefixes = read.many("account-prefix", _prefix, ("",))
     realms, redirects = read.many("realm-host", _host), read.many("redirect-host", _host)
@@ -252,7 +253,7 @@ def _tier(text: str) -> TagTier:
         raise ValueError(f"{pattern!r} is not a regular expression: {error}") from error
 
 
-def _mirror(url: str) -> str:
+def _root_url(url: str) -> str:
     if (fault := url_fault(url)) is not None:
         raise ValueError(fault)
     return url.rstrip("/")

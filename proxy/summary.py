@@ -16,6 +16,8 @@ def summarize(config: ProxyConfig) -> Iterator[str]:
     for upstream in config.upstreams.values():
         default = " (default)" if upstream.name == config.default_upstream else ""
         yield f"upstream {upstream.name}{default}: {upstream.url}{_settings(upstream)}"
+    if config.replica_url is not None:
+        yield f"replica at {config.replica_url}"
     if config.hosted:
         yield f"hosted {', '.join(config.hosted)}"
     for rule in config.rules.rules:

@@ -1,7 +1,7 @@
 """Uploads under way.
 
 A push to a hosted repository goes into the store, one to an upstream's to the upstream (``proxy.forwarded``). Clients
-see sessions of ours only, under ids that cannot be guessed.
+see sessions of ours only, under ids that cannot be guessed, and that say which replica has them (``proxy.replicas``).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -103,29 +103,44 @@ class _Session:
 
 
 class UploadSessions:
-    """All uploads under way, by our ids. One belongs to a repository and to the identity that began it."""
+    """All uploads under way, by our ids. One belongs to a repository and to the identity that began it.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    ``name`` makes an id of one that is random. Once opened, sessions that are long untouched are given up.
+    """
+
+    def __init__(self, name: Callable[[str], Awaitable[str]], clock: Callable[[], float] = time.monotonic) -> None:
+        self._name = name
         self._clock = clock
         self._sessions: dict[str, _Session] = {}
-        self._sweep_at = clock()
+        self._sweeper: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
         """How many there are."""
         return len(self._sessions)
 
     async def add(self, upload: Upload, route: Route, owner: str) -> str:
-        """The id of a new session; sessions long untouched are given up. Raises TooLarge when there are too many."""
-        if self._clock() >= self._sweep_at:
-            await self._sweep()
+        """The id of a new session. Raises TooLarge when there are too many, StoreUnavailable."""
         if len(self._sessions) >= MAX_SESSIONS:
             raise TooLarge(f"more than {MAX_SESSIONS} uploads are under way")
-        upload_id = secrets.token_urlsafe(24)
+        upload_id = await self._name(secrets.token_urlsafe(24))
         self._sessions[upload_id] = _Session(upload, route, owner, self._clock())
         return upload_id
 
-    async def _sweep(self) -> None:
-        self._sweep_at = self._clock() + SWEEP_S
+    def __contains__(self, upload_id: str) -> bool:
+        """Whether the session is here, whosever it is."""
+        return upload_id in self._sessions
+
+    def open(self) -> None:
+        """Begins to give up what is left untouched."""
+        self._sweeper = asyncio.create_task(self._keep_sweeping())
+
+    async def _keep_sweeping(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            await self.sweep()
+
+    async def sweep(self) -> None:
+        """Gives up what has been untouched for ``IDLE_S`` seconds."""
         oldest = self._clock() - IDLE_S
         idle = [upload_id for upload_id, session in self._sessions.items() if session.is_idle_since(oldest)]
         await asyncio.gather(*map(self._drop, idle))
@@ -175,6 +190,8 @@ class UploadSessions:
 
     async def close(self) -> None:
         """Gives up all uploads."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
         await asyncio.gather(*map(self._drop, list(self._sessions)))
 
     @asynccontextmanager

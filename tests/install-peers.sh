@@ -18,13 +18,14 @@ debootstrap:debootstrap
 /usr/sbin/dockerd:docker.io
 /usr/bin/docker:docker.io
 nginx:nginx-light
+/usr/lib/nginx/modules/ngx_stream_module.so:libnginx-mod-stream
 wrk:wrk
 busybox:busybox-static
 '
 
 missing=''
 for peer in $peers; do
-    command -v "${peer%%:*}" >/dev/null || missing="$missing ${peer#*:}"
+    command -v "${peer%%:*}" >/dev/null || [ -e "${peer%%:*}" ] || missing="$missing ${peer#*:}"
 done
 [ -n "$missing" ] || exit 0
 

@@ -11,7 +11,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,6 +136,43 @@ def _htpasswd(tmp: Path, username: str, password: str) -> dict[str, Any]:
     path = tmp / "htpasswd"
     path.write_bytes(made.stdout)
     return {"htpasswd": {"realm": "crossdock-tests", "path": str(path)}}
+
+
+BALANCER = """\
+load_module /usr/lib/nginx/modules/ngx_stream_module.so;
+daemon off;
+pid {tmp}/balancer.pid;
+error_log {tmp}/balancer.log;
+worker_processes 1;
+events {{ worker_connections 4096; }}
+stream {{
+  upstream replicas {{ {servers} }}
+  server {{
+    listen 127.0.0.1:{port} backlog=1024;
+    proxy_connect_timeout 1s;
+    proxy_pass replicas;
+  }}
+}}
+"""
+
+
+@contextmanager
+def start_balancer(tmp: Path, targets: Sequence[str]) -> Iterator[str]:
+    """nginx, which gives each new connection to the next of the targets (``HOST:PORT``); gives its ``HOST:PORT``."""
+    tmp.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    servers = " ".join(f"server {target} max_fails=1 fail_timeout=1s;" for target in targets)
+    config = tmp / "balancer.conf"
+    config.write_text(BALANCER.format(tmp=tmp, servers=servers, port=port))
+    log = tmp / "balancer.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(["/usr/sbin/nginx", "-c", str(config), "-e", str(log)], stdout=out, stderr=out)
+    try:
+        wait_for_port(port, process, log)
+        yield f"127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(10)
 
 
 @pytest.fixture

@@ -39,7 +39,8 @@ LEVELS = {
         cache.oci.challenge cache.oci.networks cache.oci.reach cache.oci.redirect cache.oci.referrers cache.oci.replies
         cache.oci.retry cache.oci.sending
         proxy.admission proxy.audit proxy.circuit proxy.client_config proxy.config proxy.freshness proxy.hosts
-        proxy.negotiation proxy.options proxy.quota proxy.ranges proxy.reload proxy.replies proxy.request proxy.routing
+        proxy.negotiation proxy.options proxy.quota proxy.ranges proxy.reload proxy.replica_key proxy.replies
+        proxy.request proxy.routing
         proxy.secret_text proxy.settings proxy.status_page proxy.summary
         builder.chmod builder.copy_rules builder.dockerfile.config_syntax builder.dockerfile.directives
         builder.dockerfile.durations builder.dockerfile.expansion builder.dockerfile.glob builder.dockerfile.heredocs
@@ -57,9 +58,8 @@ LEVELS = {
         cache.oci.auth cache.oci.client cache.oci.credentials cache.oci.download cache.oci.registries cache.oci.session
         cache.oci.transport cache.oci.uploads
         cache.oci.connections cache.oci.discovery proxy.accounts proxy.caller proxy.certificate proxy.check
-        proxy.identity proxy.log proxy.metrics proxy.sightings proxy.spool proxy.spool_file proxy.upstreams
-        proxy.users
-        proxy.gates
+        proxy.identity proxy.log proxy.metrics proxy.replicas proxy.sightings proxy.spool proxy.spool_file
+        proxy.upstreams proxy.users proxy.gates
         builder.agent_socket builder.archives builder.cache_mounts builder.context builder.copy builder.decompress
         builder.digests builder.download builder.entries builder.git_program builder.isolation builder.layerdir
         builder.mount_preparation builder.outputs builder.placement builder.rootfs builder.sandbox

@@ -36,6 +36,10 @@ class Blob:
         self.closed += 1
 
 
+async def as_it_is(upload: str) -> str:
+    return upload
+
+
 class Clock:
     now = 0.0
 
@@ -56,7 +60,7 @@ def body(*pieces: bytes | Exception, start: int | None = None) -> Body:
 
 
 async def test_an_upload_belongs_to_a_repository_and_to_who_began_it():
-    sessions, blob = UploadSessions(), Blob()
+    sessions, blob = UploadSessions(as_it_is), Blob()
     upload = await sessions.add(blob, HERE, "one")
     for route, owner in ((THERE, "one"), (HERE, "other")):
         with pytest.raises(Unknown):
@@ -70,7 +74,7 @@ async def test_an_upload_belongs_to_a_repository_and_to_who_began_it():
 
 
 async def test_a_chunk_out_of_order_leaves_the_upload_as_it_was():
-    sessions = UploadSessions()
+    sessions = UploadSessions(as_it_is)
     upload = await sessions.add(Blob(), HERE, "one")
     assert await sessions.append(upload, HERE, "one", body(b"abc", start=0)) == 3
     for start in (0, 2, 4):
@@ -86,7 +90,7 @@ async def test_a_chunk_out_of_order_leaves_the_upload_as_it_was():
 
 
 async def test_who_leaves_in_the_middle_can_come_back_and_a_failure_ends_it():
-    sessions, blob = UploadSessions(), Blob()
+    sessions, blob = UploadSessions(as_it_is), Blob()
     upload = await sessions.add(blob, HERE, "one")
     with pytest.raises(BodyBroken):
         await sessions.append(upload, HERE, "one", body(b"ab", BodyBroken("gone")))
@@ -102,19 +106,19 @@ async def test_who_leaves_in_the_middle_can_come_back_and_a_failure_ends_it():
 
 async def test_what_is_left_alone_for_long_is_given_up():
     clock = Clock()
-    sessions, idle, busy = UploadSessions(clock), Blob(), Blob()
+    sessions, idle, busy = UploadSessions(as_it_is, clock), Blob(), Blob()
     await sessions.add(idle, HERE, "one")
     upload = await sessions.add(busy, HERE, "one")
     clock.now = IDLE_S - 1
     await sessions.append(upload, HERE, "one", body(b"a"))
     clock.now = IDLE_S + 1
-    await sessions.add(Blob(), HERE, "one")
+    await sessions.sweep()
     assert (idle.closed, busy.closed) == (1, 0)
 
 
 async def test_there_are_only_so_many_and_all_end_with_the_proxy(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("proxy.uploads.MAX_SESSIONS", 3)
-    sessions, blobs = UploadSessions(), [Blob() for _ in range(3)]
+    sessions, blobs = UploadSessions(as_it_is), [Blob() for _ in range(3)]
     for blob in blobs:
         await sessions.add(blob, HERE, "one")
     with pytest.raises(TooLarge):
@@ -124,7 +128,7 @@ async def test_there_are_only_so_many_and_all_end_with_the_proxy(monkeypatch: py
 
 
 async def test_one_request_at_a_time():
-    sessions, go_on = UploadSessions(), asyncio.Event()
+    sessions, go_on = UploadSessions(as_it_is), asyncio.Event()
     upload = await sessions.add(Blob(), HERE, "one")
 
     async def slow() -> AsyncIterator[bytes]:

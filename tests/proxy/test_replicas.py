@@ -1,0 +1,238 @@
+"""Several replicas over one store, and clients whose every request comes to another one."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import random
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from cache.memory import MemoryStore
+from cache.oci.digest import Digest
+from proxy.replica_key import KEY_BYTES, SIGNATURE_LIFE_S, ReplicaKey
+from proxy.replicas import REPLICA_HEADER, Replicas
+from tests.debian import write_layout
+from tests.peers import Registry, free_port, start_balancer
+from tests.programs import proxy_command, start_program
+
+KEY, OTHER_KEY = ReplicaKey(b"k" * KEY_BYTES), ReplicaKey(b"o" * KEY_BYTES)
+PIECE_BYTES = 700_000
+
+
+@dataclass(frozen=True)
+class Replica:
+    """One of several processes."""
+
+    url: str
+    log: Path
+    process: subprocess.Popen[bytes]
+
+    def lines(self, event: str) -> list[dict[str, object]]:
+        """What it has logged of an event."""
+        found = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        return [line for line in found if line["event"] == event]
+
+
+@contextmanager
+def replicas(tmp: Path, count: int, *options: str) -> Iterator[list[Replica]]:
+    """So many replicas over one store of files."""
+    with ExitStack() as stack:
+        started = []
+        for number in range(count):
+            port = free_port()
+            url, log = f"http://127.0.0.1:{port}", tmp / f"{number}.log"
+            command = proxy_command(tmp, port, f"--replica-url={url}", "--log-format=json", "--drain=0s", *options)
+            started.append(Replica(url, log, stack.enter_context(start_program(command, port, log))))
+        yield started
+
+
+def test_an_uploads_name_leads_to_its_owner_and_cannot_be_made_up() -> None:
+    name = KEY.upload_name("upload", "http://10.0.0.1:5000")
+    assert re.fullmatch(r"[A-Za-z0-9_.-]+", name)
+    assert KEY.upload_owner(name) == "http://10.0.0.1:5000"
+    assert OTHER_KEY.upload_owner(name) is None
+    upload, place, tag = name.split(".")
+    elsewhere = OTHER_KEY.upload_name("upload", "http://169.254.169.254").split(".")[1]
+    moved, other = f"{upload}.{elsewhere}.{tag}", f"other.{place}.{tag}"
+    for forged in (moved, other, f"{upload}.{place}", upload, f"{name}A", ".."):
+        assert KEY.upload_owner(forged) is None, forged
+
+
+def test_a_signature_is_for_one_request_and_a_short_time() -> None:
+    signature = KEY.sign("GET", "/x?y=1", 1000.9)
+    assert KEY.accepts(signature, "GET", "/x?y=1", 1000.0 + SIGNATURE_LIFE_S)
+    assert not KEY.accepts(signature, "GET", "/x?y=1", 1001.0 + SIGNATURE_LIFE_S)
+    assert not KEY.accepts(signature, "GET", "/x?y=1", 999.0 - SIGNATURE_LIFE_S)
+    assert not KEY.accepts(signature, "PUT", "/x?y=1", 1000.0)
+    assert not KEY.accepts(signature, "GET", "/x?y=2", 1000.0)
+    assert not OTHER_KEY.accepts(signature, "GET", "/x?y=1", 1000.0)
+    for broken in ("", ".", "1000", "1000.", f"1001{signature[4:]}", "x" + signature):
+        assert not KEY.accepts(broken, "GET", "/x?y=1", 1000.0), broken
+
+
+def test_the_key_is_never_shown() -> None:
+    assert repr(KEY) == "ReplicaKey()"
+    with pytest.raises(ValueError, match="32 bytes, got 1"):
+        ReplicaKey(b"k")
+
+
+async def test_replicas_that_start_at_once_have_one_key() -> None:
+    store = MemoryStore()
+    keys = await asyncio.gather(*(Replicas(store, f"http://r{n}:1").key() for n in range(5)))
+    assert len({key.secret for key in keys}) == 1
+    assert await Replicas(store, "http://r9:1").is_replica(keys[0].sign("GET", "/x", 0.0), "GET", "/x") is False
+
+
+async def test_alone_an_upload_has_no_place() -> None:
+    alone = Replicas(MemoryStore(), None)
+    assert await alone.upload_name("upload") == "upload"
+    assert await alone.owner_of(KEY.upload_name("upload", "http://r1:1")) is None
+
+
+async def test_every_request_of_an_upload_may_come_to_another_replica(tmp_path: Path) -> None:
+    data = random.Random(4).randbytes(3 * PIECE_BYTES)
+    digest = Digest.of(data)
+    with replicas(tmp_path, 3) as (one, two, three):
+        async with aiohttp.ClientSession() as session:
+            async with session.post(f"{one.url}/v2/cache/app/blobs/uploads/") as reply:
+                assert reply.status == 202
+                place = reply.headers["Location"]
+            turns = itertools.cycle((two, three, one))
+            for start in range(0, 2 * PIECE_BYTES, PIECE_BYTES):
+                headers = {"Content-Range": f"{start}-{start + PIECE_BYTES - 1}"}
+                piece = data[start : start + PIECE_BYTES]
+                async with session.patch(next(turns).url + place, data=piece, headers=headers) as reply:
+                    assert (reply.status, reply.headers["Range"]) == (202, f"0-{start + PIECE_BYTES - 1}")
+                    place = reply.headers["Location"]
+            async with session.get(three.url + place) as reply:
+                assert (reply.status, reply.headers["Range"]) == (204, f"0-{2 * PIECE_BYTES - 1}")
+            wrong = {"Content-Range": "0-9"}
+            async with session.patch(two.url + place, data=b"0123456789", headers=wrong) as reply:
+                assert reply.status == 416
+            last = data[2 * PIECE_BYTES :]
+            async with session.put(f"{two.url}{place}?digest={digest}", data=last) as reply:
+                assert (reply.status, reply.headers["Docker-Content-Digest"]) == (201, str(digest))
+            for replica in (one, two, three):
+                async with session.get(f"{replica.url}/v2/cache/app/blobs/{digest}") as reply:
+                    assert await reply.read() == data
+            async with session.get(two.url + place) as reply:
+                assert reply.status == 404
+        counted = [replica.lines("blob_push_answered") for replica in (one, two, three)]
+        assert [len(lines) for lines in counted] == [1, 0, 0], "the owner alone accounts for the push"
+
+
+async def test_an_upload_whose_replica_is_gone_is_unknown(tmp_path: Path) -> None:
+    with replicas(tmp_path, 2) as (one, two):
+        async with aiohttp.ClientSession() as session:
+            async with session.post(f"{one.url}/v2/cache/app/blobs/uploads/") as reply:
+                place = reply.headers["Location"]
+            one.process.kill()
+            one.process.wait()
+            for method in ("PATCH", "GET", "DELETE"):
+                async with session.request(method, two.url + place, data=b"x" if method == "PATCH" else None) as reply:
+                    assert reply.status == 404
+                    assert (await reply.json())["errors"][0]["code"] == "BLOB_UPLOAD_UNKNOWN"
+
+
+async def test_a_name_that_no_replica_made_leads_nowhere(tmp_path: Path) -> None:
+    with replicas(tmp_path, 2) as (one, two):
+        async with aiohttp.ClientSession() as session:
+            async with session.post(f"{one.url}/v2/cache/app/blobs/uploads/") as reply:
+                upload, _, tag = reply.headers["Docker-Upload-UUID"].split(".")
+            forged = KEY.upload_name(upload, one.url)
+            for name in (forged, f"{upload}.{forged.split('.')[1]}.{tag[:-1]}A"):
+                async with session.get(f"{two.url}/v2/cache/app/blobs/uploads/{name}") as reply:
+                    assert reply.status == 404
+        assert [line for line in one.lines("request_served") if line["method"] == "GET"] == []
+
+
+async def test_a_request_is_passed_on_once(tmp_path: Path) -> None:
+    with replicas(tmp_path, 2) as (one, two):
+        async with aiohttp.ClientSession() as session:
+            async with session.post(f"{one.url}/v2/cache/app/blobs/uploads/") as reply:
+                place = reply.headers["Location"]
+            async with session.get(two.url + place, headers={REPLICA_HEADER: "1"}) as reply:
+                assert reply.status == 404
+            async with session.get(two.url + place) as reply:
+                assert reply.status == 204
+
+
+async def test_the_owner_judges_who_asks(tmp_path: Path) -> None:
+    (tmp_path / "tokens").write_text("ann:ann-has-a-long-token\nbob:bob-has-a-long-token\n")
+    options = (f"--tokens={tmp_path}/tokens", "--rule=* cache all")
+    with replicas(tmp_path, 2, *options) as (one, two):
+        async with aiohttp.ClientSession() as session:
+            logins = (aiohttp.encode_basic_auth(name, f"{name}-has-a-long-token") for name in ("ann", "bob"))
+            ann, bob = ({"Authorization": login} for login in logins)
+            async with session.post(f"{one.url}/v2/cache/app/blobs/uploads/", headers=ann) as reply:
+                place = reply.headers["Location"]
+            for headers, status in ((bob, 404), (ann, 204)):
+                async with session.get(two.url + place, headers=headers) as reply:
+                    assert reply.status == status
+
+
+async def test_a_client_that_leaves_in_the_middle_can_come_back_elsewhere(tmp_path: Path) -> None:
+    data = random.Random(5).randbytes(PIECE_BYTES)
+    with replicas(tmp_path, 3) as (one, two, three):
+        async with aiohttp.ClientSession() as session:
+            async with session.post(f"{one.url}/v2/cache/app/blobs/uploads/") as reply:
+                place = reply.headers["Location"]
+            host, port = two.url.removeprefix("http://").split(":")
+            _, writer = await asyncio.open_connection(host, int(port))
+            head = f"PATCH {place} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: {len(data)}\r\n\r\n"
+            writer.write(head.encode() + data[:300_000])
+            await writer.drain()
+            writer.close()
+            for _ in range(50):
+                async with session.get(three.url + place) as reply:
+                    start = int(reply.headers["Range"].partition("-")[2]) + 1
+                start = 0 if start == 1 else start
+                headers = {"Content-Range": f"{start}-{len(data) - 1}"}
+                async with session.patch(three.url + place, data=data[start:], headers=headers) as reply:
+                    if reply.status == 202:
+                        break
+            async with session.put(f"{two.url}{place}?digest={Digest.of(data)}") as reply:
+                assert reply.status == 201
+
+
+def test_skopeo_pushes_and_pulls_through_a_balancer_without_stickiness(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root/data").write_bytes(random.Random(7).randbytes(3_000_000))
+    write_layout(tmp_path / "root", tmp_path / "layout")
+    with replicas(tmp_path, 3) as started:
+        with start_balancer(tmp_path, [replica.url.removeprefix("http://") for replica in started]) as address:
+            for number in range(3):
+                image = f"docker://{address}/cache/app{number}:1"
+                skopeo("copy", "--dest-tls-verify=false", f"oci:{tmp_path}/layout:base", image)
+                skopeo("copy", "--src-tls-verify=false", image, f"oci:{tmp_path}/back{number}")
+        assert all(replica.lines("request_served") for replica in started)
+    blobs = sorted(path.name for path in (tmp_path / "layout/blobs/sha256").iterdir())
+    assert sorted(path.name for path in (tmp_path / "back2/blobs/sha256").iterdir()) == blobs
+
+
+def skopeo(*arguments: str) -> None:
+    subprocess.run(["skopeo", *arguments], check=True, capture_output=True, timeout=60)
+
+
+async def test_forwarded_pushes_pass_through_too(tmp_path: Path, registry: Registry) -> None:
+    data = random.Random(6).randbytes(PIECE_BYTES)
+    options = (f"--upstream=up.test={registry.url}", "--default-upstream=up.test")
+    with replicas(tmp_path, 2, *options) as (one, two):
+        async with aiohttp.ClientSession() as session:
+            async with session.post(f"{one.url}/v2/team/app/blobs/uploads/") as reply:
+                place = reply.headers["Location"]
+            async with session.patch(two.url + place, data=data) as reply:
+                assert reply.status == 202
+            async with session.put(f"{two.url}{place}?digest={Digest.of(data)}") as reply:
+                assert reply.status == 201
+            async with session.get(f"{registry.url}/v2/team/app/blobs/{Digest.of(data)}") as reply:
+                assert await reply.read() == data
