@@ -116,3 +116,15 @@ def test_transfers_may_end_before_the_pod_does():
     config = make_config(parse_toml(one("ConfigMap", "proxy.yaml")["data"]["crossdock.toml"]), "memory:")
     spec = one("Deployment", "proxy.yaml")["spec"]["template"]["spec"]
     assert config.drain_s + 5 <= spec["terminationGracePeriodSeconds"]
+
+
+def test_each_replica_says_where_the_others_reach_it():
+    template = one("Deployment", "proxy.yaml")["spec"]["template"]
+    proxy = container(template)
+    (option, url) = proxy["args"]
+    (port,) = proxy["ports"]
+    names = {variable["name"]: variable.get("valueFrom", {}) for variable in proxy["env"]}
+    assert names["POD_IP"] == {"fieldRef": {"fieldPath": "status.podIP"}}
+    config = make_config({option.removeprefix("--"): (url.replace("$(POD_IP)", "10.1.2.3"),)}, "memory:")
+    assert config.replica_url == f"http://10.1.2.3:{port['containerPort']}"
+    assert "sessionAffinity" not in one("Service", "proxy.yaml")["spec"]
