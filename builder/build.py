@@ -10,17 +10,19 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from builder import context, events, outputs
+from builder import context, events
 from builder.bases import BaseImages, ResolvedBase
 from builder.cache_mounts import CacheDirectories
+from builder.conversions import Conversions
 from builder.copy import Source
+from builder.deliver import Delivery, Product
 from builder.dockerfile.instructions import Dockerfile
 from builder.errors import BuildError
 from builder.evaluate import Arguments, evaluate_plan
 from builder.execute import Executor
+from builder.exports import step_format
 from builder.git_program import Git
 from builder.graph import Position, context_reads, key_stages, remote_reads
-from builder.image import Image, compose
 from builder.isolation import Isolation, Rung, probe
 from builder.layers import BuildLayers, RegistryOrigin
 from builder.metadata import with_labels
@@ -28,7 +30,7 @@ from builder.mounting import Mounting
 from builder.options import BuildOptions, DirectoryContext, RegistryOptions
 from builder.perform import Performer
 from builder.plan import Plan, Request, make_plan, predefined_args
-from builder.push import Destination, check_permission, push_image
+from builder.push import Destination, check_permission
 from builder.remotes import Remotes
 from builder.stage_root import RootFactory
 from builder.step_cache import StepCache
@@ -72,8 +74,7 @@ async def run_build(options: BuildOptions, environ: Mapping[str, str], listen: e
         stack.push_async_callback(cache.abandon)
         build = _Build(options, dockerfile, request, peers, layers, roots, cache, work, listen, environ)
         try:
-            image = await build.image(plan)
-            await build.deliver(image)
+            await build.deliver(await build.product(plan))
         finally:
             await cache.finish()  # after a failed step too: the next try need not do again what went well
 
@@ -124,11 +125,12 @@ def _step_cache(options: BuildOptions, peers: _Peers, layers: BuildLayers, liste
     if not options.cache.enabled:
         return StepCache(None, None, layers, listen)
     repository = options.cache.repository
+    layer_format = step_format(options.output.exports)
     if repository is None:
-        return StepCache(StoreLayerCache(layers.store), None, layers, listen)
+        return StepCache(StoreLayerCache(layers.store), None, layers, listen, layer_format)
     client = peers.push.client(repository.host)
     cache = RegistryLayerCache(client, repository.repository)
-    return StepCache(cache, RegistryOrigin(client, repository.repository), layers, listen)
+    return StepCache(cache, RegistryOrigin(client, repository.repository), layers, listen, layer_format)
 
 
 def _probe(options: BuildOptions, work: Path, listen: events.Listener) -> Isolation:
@@ -150,8 +152,8 @@ class _Build:
     listen: events.Listener
     environ: Mapping[str, str]
 
-    async def image(self, plan: Plan) -> Image:
-        """The finished image: everything that can be known is looked up before anything is done."""
+    async def product(self, plan: Plan) -> Product:
+        """The finished stage: everything that can be known is looked up before anything is done."""
         permitted = asyncio.create_task(self._check_permission())
         try:
             plan, bases = await self._with_bases(plan)
@@ -164,7 +166,8 @@ class _Build:
         built = await executor.build(plan.target)
         labels = self.options.labels
         config = with_labels(built.config, labels.items()) if labels else built.config
-        return compose(config, built.layers)
+        base = frozenset(layer.descriptor.digest for resolved in bases.values() for layer in resolved.layers)
+        return Product(config, built.layers, base, partial(executor.files, plan.target))
 
     async def _with_bases(self, plan: Plan) -> tuple[Plan, dict[int, ResolvedBase]]:
         """The plan with what its base images want done (ONBUILD), which may need further images, and all of these."""
@@ -199,7 +202,14 @@ class _Build:
             cache=self.cache,
             roots=self.roots,
             performer=Performer(
-                self.layers.store, self.work, sources, self._mounting(sources), remotes, self.listen, clamp
+                self.layers.store,
+                self.work,
+                sources,
+                self._mounting(sources),
+                remotes,
+                self.listen,
+                clamp,
+                step_format(options.output.exports),
             ),
             listen=self.listen,
             created=_rfc3339(clamp),
@@ -217,43 +227,24 @@ class _Build:
     def _mounting(self, sources: Mapping[Position, tuple[Source, ...]]) -> Mounting:
         return Mounting(self.work / "mounts", self.options.secrets, CacheDirectories(self.options.state_dir), sources)
 
-    def _destinations(self) -> list[Destination]:
-        return [Destination(name, self.peers.push.client(name.host)) for name in self.options.output.destinations]
-
     async def _check_permission(self) -> None:
-        if self.options.output.check_push_permission:
-            repositories = {(d.reference.host, d.repository): d for d in self._destinations()}
-            await asyncio.gather(*(check_permission(destination) for destination in repositories.values()))
-
-    async def deliver(self, image: Image) -> None:
-        """Pushes the image to every destination and writes every file that was asked for."""
-        for destination in self._destinations():
-            self.listen(await push_image(image, destination, self.layers))
-        await self._write_archives(image)
-        for path, text in self._digest_files(image):
-            await asyncio.to_thread(outputs.write_text, path, text)
-            self.listen(events.Written("the digest", str(path)))
-        if not self.options.output.destinations:
-            self.listen(events.Note(f"built {image.manifest.digest}"))
-
-    async def _write_archives(self, image: Image) -> None:
         output = self.options.output
-        if output.tar_path is None and output.oci_layout_path is None:
-            return
-        paths = await asyncio.gather(*(self.layers.fetch(layer) for layer in image.layers))
-        blobs = {layer.descriptor.digest: path for layer, path in zip(image.layers, paths, strict=True)}
-        if output.tar_path is not None:
-            await asyncio.to_thread(outputs.write_docker_archive, image, output.tar_names, blobs, output.tar_path)
-            self.listen(events.Written("a docker-save archive", str(output.tar_path)))
-        if output.oci_layout_path is not None:
-            await asyncio.to_thread(outputs.write_oci_layout, image, output.tar_names, blobs, output.oci_layout_path)
-            self.listen(events.Written("an OCI layout", str(output.oci_layout_path)))
+        if output.push.check_permission:
+            repositories = {(name.host, name.repository): name for name in output.destinations}
+            clients = ((name, self.peers.push.client(name.host)) for name in repositories.values())
+            await asyncio.gather(*(check_permission(Destination(name, client)) for name, client in clients))
 
-    def _digest_files(self, image: Image) -> list[tuple[Path, str]]:
-        output, digest = self.options.output, image.manifest.digest
-        names = "".join(f"{name.name}@{digest}\n" for name in output.destinations)
-        wanted = [(output.digest_file, str(digest)), (output.image_name_with_digest_file, names)]
-        return [(path, text) for path, text in wanted if path is not None]
+    async def deliver(self, product: Product) -> None:
+        """Pushes the image to every destination and writes every file that was asked for."""
+        delivery = Delivery(
+            self.options.output,
+            self.layers,
+            self.peers.push,
+            Conversions(self.layers, step_format(self.options.output.exports)),
+            self.listen,
+            self.options.clamp_mtime_s,
+        )
+        await delivery.deliver({"": {self.options.platform: product}})
 
 
 def _rfc3339(clamp_mtime_s: int | None) -> str:

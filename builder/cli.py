@@ -13,9 +13,9 @@ from pathlib import Path
 
 import click
 
-from builder import cli_sources, flags
+from builder import cli_outputs, cli_sources, flags
 from builder.errors import BuildError
-from builder.options import BuildOptions, CacheOptions, OutputOptions, RegistryOptions, StepSecrets
+from builder.options import BuildOptions, CacheOptions, RegistryOptions, StepSecrets
 from builder.progress import progress_for
 from cache.errors import CacheError
 from cache.oci.descriptor import Platform
@@ -114,7 +114,7 @@ def make_options(values: Values, environ: Mapping[str, str]) -> BuildOptions:
         state_dir=Path(_text(values, "state_dir") or _default_state_dir(environ)).absolute(),
         rung=_rung(_text(values, "isolation")),
         cache=_cache(values),
-        output=_output(values),
+        output=cli_outputs.output_options(values, _references(values, "destination")),
         registry=_registry(values),
     )
 
@@ -182,7 +182,7 @@ def _rung(text: str) -> str:
 
 
 def _clamp(values: Values, environ: Mapping[str, str]) -> int | None:
-    epoch = environ.get("SOURCE_DATE_EPOCH", "")
+    epoch = _pairs(values, "build_arg", environ).get("SOURCE_DATE_EPOCH", environ.get("SOURCE_DATE_EPOCH", ""))
     if not epoch:
         return 0 if values["reproducible"] else None
     if not epoch.isdecimal():
@@ -209,21 +209,6 @@ def _cache(values: Values) -> CacheOptions:
     except InvalidReference as error:
         raise click.UsageError(f"--cache-repo: {error}") from error
     return CacheOptions(enabled=bool(values["cache"]), repository=reference)
-
-
-def _output(values: Values) -> OutputOptions:
-    destinations = _references(values, "destination")
-    if not destinations and not values["no_push"] and not values["check"]:
-        raise click.UsageError("give --destination, or --no-push when the image is to be pushed nowhere")
-    return OutputOptions(
-        destinations=() if values["no_push"] else destinations,
-        tar_names=destinations,
-        tar_path=_path(values, "tar_path"),
-        oci_layout_path=_path(values, "oci_layout_path"),
-        digest_file=_path(values, "digest_file"),
-        image_name_with_digest_file=_path(values, "image_name_with_digest_file"),
-        check_push_permission=not values["skip_push_permission_check"],
-    )
 
 
 def _mirrors(values: Values) -> Mirrors:

@@ -22,6 +22,7 @@ from builder.events import Outcome
 from builder.graph import KeyedStage, StepInputs, chain_behind, needed_stages, source_stages, stage_reads
 from builder.perform import Performer
 from builder.plan import ImageBase, ScratchBase, StageBase
+from builder.rootfs import Tree
 from builder.stage_root import RootFactory, StageRoot
 from builder.step_cache import StepCache
 from builder.steps import LayerStep, Metadata, StageSteps, Step
@@ -89,6 +90,10 @@ class Executor:
             self.stages[index].stage.config, created=self.created, history=tuple(state.history)
         )
         return BuiltStage(config, tuple(state.layers))
+
+    async def files(self, index: int) -> Tree:
+        """The files of a stage that is built."""
+        return (await self._root(await self._state(index))).tree
 
     def _task(self, index: int) -> asyncio.Task[_StageState]:
         """The building of a stage, which is begun once."""

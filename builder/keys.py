@@ -82,3 +82,8 @@ def copied_content(files: CacheKey) -> str:
 def directory_key(parent: CacheKey, step: MakeDirectory) -> CacheKey:
     """WORKDIR: the path, and whom a new directory belongs to."""
     return KeyBuilder("workdir").text("parent", parent.hex).text("path", step.path).text("user", step.user).key()
+
+
+def formatted_key(key: CacheKey, layer_format: str) -> CacheKey:
+    """The key of the same step with its layer compressed in another way than usual."""
+    return KeyBuilder("format").text("key", key.hex).text("format", layer_format).key()

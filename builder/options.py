@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from builder.exports import Export
 from cache.oci.descriptor import Platform
 from cache.oci.mirrors import Mirrors
 from cache.oci.reference import Reference
@@ -37,16 +38,33 @@ class CacheOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OutputOptions:
-    """Where the image goes. ``destinations`` is empty when nothing is to be pushed."""
+class PushOptions:
+    """How images are pushed: ``retries`` of a whole push after a temporary failure, beside those of each request.
 
-    destinations: tuple[Reference, ...] = ()
-    tar_names: tuple[Reference, ...] = ()
-    tar_path: Path | None = None
-    oci_layout_path: Path | None = None
-    digest_file: Path | None = None
-    image_name_with_digest_file: Path | None = None
-    check_push_permission: bool = True
+    ``ignore_immutable``: a tag that the registry will not move is warned of.
+    """
+
+    check_permission: bool = True
+    retries: int = 0
+    ignore_immutable: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputOptions:
+    """Where what is built goes. ``names`` are the image's, be it pushed or not. The files for digests are paths or
+    URLs, "" for none."""
+
+    exports: tuple[Export, ...] = ()
+    names: tuple[Reference, ...] = ()
+    push: PushOptions = PushOptions()
+    digest_file: str = ""
+    image_name_with_digest_file: str = ""
+    image_name_tag_with_digest_file: str = ""
+
+    @property
+    def destinations(self) -> tuple[Reference, ...]:
+        """Everything that is pushed to."""
+        return tuple(name for export in self.exports if export.push for name in export.names)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from builder import events
 from builder.changes import Change, Entry
 from builder.copy import Destination, Source, collect, content_digest, place, unpack_archives
 from builder.errors import BuildError, StepFailed
+from builder.exports import USUAL_LAYERS, LayerFormat
 from builder.graph import Position
 from builder.image_users import User, resolve_owner, resolve_user
 from builder.keys import copied_content
@@ -52,6 +53,7 @@ class Performer:
     remotes: Remotes
     listen: events.Listener
     clamp_mtime_s: int | None = None
+    layer_format: LayerFormat = USUAL_LAYERS
     now_ns: Callable[[], int] = field(default=time.time_ns)
 
     async def perform(
@@ -178,12 +180,19 @@ class Performer:
         path = self.store.incoming()
         try:
             with path.open("wb") as out:
-                written = write_layer(changes, out, clamp_mtime_s=self.clamp_mtime_s)
+                written = write_layer(
+                    changes,
+                    out,
+                    clamp_mtime_s=self.clamp_mtime_s,
+                    compression=self.layer_format.compression,
+                    level=self.layer_format.level,
+                )
             self.store.adopt(path, written.digest, written.size_bytes)
         except BaseException:
             path.unlink(missing_ok=True)
             raise
-        descriptor = Descriptor(media_type=media_types.OCI_LAYER_GZIP, digest=written.digest, size=written.size_bytes)
+        media_type = media_types.OCI_LAYERS[self.layer_format.compression]
+        descriptor = Descriptor(media_type=media_type, digest=written.digest, size=written.size_bytes)
         return Layer(descriptor, written.diff_id)
 
 

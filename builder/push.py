@@ -9,17 +9,20 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from builder.errors import BuildError
-from builder.events import Pushed
-from builder.image import Image
+from builder.events import Pushed, Warned
+from builder.image import Image, ImageSet
 from builder.layers import BuildLayers, RegistryOrigin
+from builder.options import PushOptions
 from cache.errors import CacheError
 from cache.oci import media_types
 from cache.oci.client import RegistryClient
-from cache.oci.errors import OCIError
+from cache.oci.errors import OCIError, RegistryError
 from cache.oci.layer import Layer
+from cache.oci.manifest import Index, Manifest
 from cache.oci.reference import Reference
 
 PARALLEL_BLOBS = 4
+_MOST_WAIT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,27 +46,67 @@ async def check_permission(destination: Destination) -> None:
         raise BuildError(f"cannot push to {destination.reference}: {error}") from error
 
 
-async def push_image(image: Image, destination: Destination, layers: BuildLayers) -> Pushed:
-    """Puts blobs, config and manifest there, in this order, and says what it moved. Raises BuildError."""
+async def push_images(
+    images: ImageSet, destination: Destination, layers: BuildLayers, options: PushOptions
+) -> tuple[Pushed | Warned, ...]:
+    """Puts blobs, configs and manifests there, in this order, and says what it moved. Raises BuildError.
+
+    The name comes last, so that it never stands for half of something. After a temporary failure all is tried again
+    as often as the options say; what has arrived is not sent twice.
+    """
+    for failed in range(options.retries + 1):
+        try:
+            return await _push(images, destination, layers, options)
+        except (OCIError, CacheError) as error:
+            temporary = isinstance(error, RegistryError) and error.temporary
+            if failed == options.retries or not temporary:
+                raise BuildError(f"cannot push to {destination.reference}: {error}") from error
+            await asyncio.sleep(min(2.0**failed, _MOST_WAIT_S))
+    raise AssertionError("the last try either returns or raises")
+
+
+async def _push(
+    images: ImageSet, destination: Destination, layers: BuildLayers, options: PushOptions
+) -> tuple[Pushed | Warned, ...]:
     started_s = time.monotonic()
-    try:
-        sent_bytes = await _push_layers(image, destination, layers)
+    sent_bytes = []
+    for image in images.images:
+        sent_bytes += await _push_layers(image, destination, layers)
         sent_bytes.append(await _push_config(image, destination))
-        client, manifest = destination.client, image.manifest
-        await client.put_manifest(
-            destination.repository, destination.reference.identifier, manifest.raw, manifest.media_type
-        )
-    except (OCIError, CacheError) as error:
-        raise BuildError(f"cannot push to {destination.reference}: {error}") from error
+        if image.manifest.digest != images.root.digest:
+            await _put(destination, str(image.manifest.digest), image.manifest)
+    warned = await _put_root(images, destination, options)
     uploaded = [size for size in sent_bytes if size is not None]
-    return Pushed(
+    pushed = Pushed(
         destination=str(destination.reference),
-        digest=str(manifest.digest),
+        digest=str(images.root.digest),
         uploaded_bytes=sum(uploaded),
         uploaded_blobs=len(uploaded),
         reused_blobs=len(sent_bytes) - len(uploaded),
         seconds=time.monotonic() - started_s,
     )
+    return (warned,) if warned else (pushed,)
+
+
+async def _put_root(images: ImageSet, destination: Destination, options: PushOptions) -> Warned | None:
+    """Gives the images their name; None, or that the tag was kept as it is, which the options may allow."""
+    try:
+        await _put(destination, destination.reference.identifier, images.root)
+    except RegistryError as error:
+        if not (options.ignore_immutable and _is_immutable(error)):
+            raise
+        return Warned(f"{destination.reference} is immutable and stays what it is: {error}")
+    return None
+
+
+def _is_immutable(error: RegistryError) -> bool:
+    """Whether the registry refused to move a tag: there is no code for it, but each says so (ECR, GAR, Harbor, ACR)."""
+    said = " ".join(f"{detail.code} {detail.message}" for detail in error.details).lower()
+    return not error.temporary and ("immutab" in said or "tagalreadyexists" in said.replace("_", ""))
+
+
+async def _put(destination: Destination, identifier: str, manifest: Manifest | Index) -> None:
+    await destination.client.put_manifest(destination.repository, identifier, manifest.raw, manifest.media_type)
 
 
 async def _push_layers(image: Image, destination: Destination, layers: BuildLayers) -> list[int | None]:

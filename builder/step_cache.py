@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from builder import events
+from builder.exports import USUAL_LAYERS, LayerFormat
+from builder.keys import formatted_key
 from builder.layers import BuildLayers, Origin
 from cache.entry import CachedStep
 from cache.errors import CacheError
@@ -18,16 +20,23 @@ from cache.oci.errors import OCIError
 class StepCache:
     """One build's view of a layer cache; without one (None) nothing is found and nothing saved.
 
-    A cache that fails never fails a build: it is warned of and counts as a miss.
+    A cache that fails never fails a build: it is warned of and counts as a miss. Keys say what files a layer holds;
+    what is made in another ``layer_format`` than the usual one has a name of its own in the cache.
     """
 
     def __init__(
-        self, cache: LayerCache | None, origin: Origin | None, layers: BuildLayers, listen: events.Listener
+        self,
+        cache: LayerCache | None,
+        origin: Origin | None,
+        layers: BuildLayers,
+        listen: events.Listener,
+        layer_format: LayerFormat = USUAL_LAYERS,
     ) -> None:
         self._cache = cache
         self._origin = origin
         self._layers = layers
         self._listen = listen
+        self._format = layer_format
         self._found: dict[CacheKey, CachedStep] = {}
         self._saves: list[asyncio.Task[None]] = []
 
@@ -40,15 +49,21 @@ class StepCache:
         if self._cache is None:
             return
         try:
-            found = await self._cache.lookup(tuple(dict.fromkeys(keys)))
+            wanted = {self._name(key): key for key in keys}
+            named = await self._cache.lookup(tuple(wanted))
         except (CacheError, OCIError) as error:
             self._listen(events.Warned(f"the cache cannot be read, so every step is built and none is saved: {error}"))
             self._cache = None
             return
+        found = {wanted[name]: replace(step, key=wanted[name]) for name, step in named.items()}
         self._found |= found
         for step in found.values():
             if step.layer is not None and self._origin is not None:
                 self._layers.add(step.layer, self._origin)
+
+    def _name(self, key: CacheKey) -> CacheKey:
+        """Under which the step's result lies in the cache."""
+        return key if self._format == USUAL_LAYERS else formatted_key(key, str(self._format))
 
     def __contains__(self, key: object) -> bool:
         return key in self._found
@@ -65,7 +80,7 @@ class StepCache:
     async def _save(self, cache: LayerCache, step: CachedStep, others: Iterable[CacheKey]) -> None:
         layer = step.layer
         try:
-            for named in (step, *(replace(step, key=key) for key in others)):
+            for named in (replace(step, key=self._name(key)) for key in (step.key, *others)):
                 await cache.save(named, None if layer is None else lambda: self._layers.open(layer))
         except (CacheError, OCIError) as error:
             self._listen(events.Warned(f"a step could not be saved in the cache: {error}"))

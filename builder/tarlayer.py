@@ -7,25 +7,28 @@ from __future__ import annotations
 
 import hashlib
 import os
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import BinaryIO, Literal, Protocol
+from typing import BinaryIO, Protocol
 
 import zstandard
 from isal import isal_zlib
 
 from builder.changes import Change, Entry
+from builder.decompress import DecompressingReader
 from builder.errors import BuildError
+from builder.exports import LayerFormat
 from builder.tarformat import BLOCK_BYTES, UnfitForLayer, header, padding
 from cache.oci.digest import Digest
-
-Compression = Literal["gzip", "zstd", "none"]
+from cache.oci.media_types import Compression
 
 CHUNK_BYTES = 1 << 20
 RECORD_BYTES = 20 * BLOCK_BYTES
 """A tar ends with two empty blocks and is filled up to whole records, as every tar program does."""
 
 _GZIP_LEVEL = isal_zlib.ISAL_DEFAULT_COMPRESSION
+_MOST_ISAL_LEVEL = 3
 _ZSTD_LEVEL = 3
 _GZIP_WINDOW = 31  # the largest window, in a gzip frame (its header has no time and no name)
 
@@ -67,6 +70,18 @@ def write_layer(
     return tar.finish()
 
 
+def recompress_layer(source: BinaryIO, compression: Compression, out: BinaryIO, wanted: LayerFormat) -> WrittenLayer:
+    """Writes a layer blob in another format: the bytes that ``write_layer`` would have given at once.
+
+    Raises BuildError when ``source`` is damaged.
+    """
+    reader = DecompressingReader(source, compression)
+    tar = _Tar(_Blob(out, wanted.compression, wanted.level))
+    while data := reader.read(CHUNK_BYTES):
+        tar.write(data)
+    return tar.finish()
+
+
 class _Compressor(Protocol):
     def compress(self, data: bytes | bytearray | memoryview, /) -> bytes: ...
     def flush(self) -> bytes: ...
@@ -84,11 +99,13 @@ class _Plain:
 
 def _compressor(compression: Compression, level: int | None) -> _Compressor:
     match compression:
-        case "gzip":
+        case "gzip" if level is None or 1 <= level <= _MOST_ISAL_LEVEL:
             made: _Compressor = isal_zlib.compressobj(
                 _GZIP_LEVEL if level is None else level, isal_zlib.DEFLATED, _GZIP_WINDOW
             )
             return made
+        case "gzip":  # what isal has no level for: stored, and smaller but slower
+            return zlib.compressobj(_GZIP_LEVEL if level is None else level, zlib.DEFLATED, _GZIP_WINDOW)
         case "zstd":
             return zstandard.ZstdCompressor(level=_ZSTD_LEVEL if level is None else level).compressobj()
         case "none":

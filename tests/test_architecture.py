@@ -29,8 +29,8 @@ LEVELS = {
         cache.oci.reference
         proxy.errors proxy.outcome proxy.rights
         cache.oci.gate cache.priority
-        builder.changes builder.dockerfile.instructions builder.errors builder.events builder.flags builder.options
-        builder.records builder.run_mounts
+        builder.changes builder.dockerfile.instructions builder.errors builder.events builder.exports
+        builder.flags builder.options builder.records builder.run_mounts
     """,
     1: """
         cache.dockerfile_images cache.entry cache.eviction cache.keys cache.paths cache.ranges cache.record_format
@@ -45,7 +45,8 @@ LEVELS = {
         builder.chmod builder.copy_rules builder.dockerfile.config_syntax builder.dockerfile.directives
         builder.dockerfile.durations builder.dockerfile.expansion builder.dockerfile.glob builder.dockerfile.heredocs
         builder.dockerfile.lines builder.dockerfile.mounts builder.dockerfile.parser builder.dockerfile.statement
-        builder.dockerfile.words builder.dockerfile.work_syntax builder.evaluate builder.evaluate_work builder.graph
+        builder.dockerfile.words builder.dockerfile.work_syntax builder.evaluate builder.evaluate_work
+        builder.export_syntax builder.graph
         builder.history builder.ignore builder.image builder.image_users builder.keys builder.links builder.lint
         builder.metadata builder.plan builder.remote builder.sources builder.stage_scope builder.steps
         builder.tarformat
@@ -61,7 +62,8 @@ LEVELS = {
         proxy.identity proxy.log proxy.metrics proxy.replicas proxy.sightings proxy.spool proxy.spool_file
         proxy.upstreams proxy.users proxy.gates
         builder.agent_socket builder.archives builder.cache_mounts builder.context builder.copy builder.decompress
-        builder.digests builder.download builder.entries builder.git_program builder.isolation builder.layerdir
+        builder.digest_files builder.digests builder.download builder.entries builder.file_outputs
+        builder.git_program builder.isolation builder.layerdir
         builder.mount_preparation builder.outputs builder.placement builder.rootfs builder.sandbox
         builder.sandbox_mounts builder.sandbox_root builder.snapshot builder.stubs builder.tarlayer builder.tarread
         builder.unpack builder.unpacked builder.workspace
@@ -73,14 +75,15 @@ LEVELS = {
         proxy.absences proxy.access proxy.authenticate proxy.blobs proxy.drain proxy.fills proxy.forwarded proxy.held
         proxy.hosted proxy.intake proxy.lookup proxy.manifest_pushes proxy.manifests proxy.mounts proxy.referrers
         proxy.asking proxy.sender proxy.services proxy.sources proxy.stale proxy.status proxy.tags proxy.uploads
-        builder.bases builder.execute builder.layers builder.mounting builder.perform builder.push builder.remotes
+        builder.bases builder.conversions builder.deliver
+        builder.execute builder.layers builder.mounting builder.perform builder.push builder.remotes
         builder.run builder.stage_root builder.step_cache
     """,
     4: """
         cache.cli cache.store_cli cache.store_commands cache.store_check_command
         proxy.app proxy.call proxy.cli proxy.discovery proxy.handlers proxy.middleware proxy.pulling proxy.pushing
         proxy.serving
-        builder.build builder.cli builder.cli_sources builder.progress
+        builder.build builder.cli builder.cli_outputs builder.cli_sources builder.progress
     """,
 }
 LEVEL_OF = {module: level for level, modules in LEVELS.items() for module in modules.split()}

@@ -142,7 +142,13 @@ def make_manifest(
     return Manifest(codec.encode(body), media_type, config, layers, ordered, "", None)
 
 
-def make_index(manifests: tuple[Descriptor, ...]) -> Index:
+def make_index(
+    manifests: tuple[Descriptor, ...],
+    *,
+    media_type: str = media_types.OCI_INDEX,
+    annotations: Mapping[str, str] | None = None,
+) -> Index:
     """A new image index; the same arguments give the same bytes."""
-    body = _IndexBody(schema_version=2, media_type=media_types.OCI_INDEX, manifests=manifests)
-    return Index(codec.encode(body), media_types.OCI_INDEX, manifests, {}, "", None)
+    ordered = dict(sorted((annotations or {}).items()))
+    body = _IndexBody(schema_version=2, media_type=media_type, manifests=manifests, annotations=ordered)
+    return Index(codec.encode(body), media_type, manifests, ordered, "", None)

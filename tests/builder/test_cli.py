@@ -80,8 +80,9 @@ def test_times_are_clamped_by_flag_or_environment(context):
 def test_no_push_keeps_names_for_archives(context):
     output = parse([str(context), "--no-push", "-d", "a:1", "--tar-path=image.tar"]).output
     assert output.destinations == ()
-    assert [str(name) for name in output.tar_names] == ["docker.io/library/a:1"]
-    assert output.tar_path == Path("image.tar").absolute()
+    (archive,) = (export for export in output.exports if export.kind == "docker")
+    assert [str(name) for name in archive.names] == ["docker.io/library/a:1"]
+    assert archive.path == Path("image.tar").absolute()
 
 
 @pytest.mark.parametrize(

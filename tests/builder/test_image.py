@@ -9,7 +9,7 @@ import pytest
 
 from builder import outputs
 from builder.errors import BuildError
-from builder.image import Image, compose
+from builder.image import Image, ImageSet, compose
 from cache.oci import media_types
 from cache.oci.config import ImageConfig, RootFS
 from cache.oci.descriptor import Descriptor
@@ -78,7 +78,7 @@ def test_docker_archive_lists_every_layer_also_one_that_stands_twice(tmp_path, b
 def test_oci_layout_holds_every_blob_under_its_digest(tmp_path, blobs):
     layout = tmp_path / "layout"
     image = image_of(layer(b"a"), layer(b"b"))
-    outputs.write_oci_layout(image, NAMES, blobs, layout)
+    outputs.write_oci_layout(ImageSet((image,), image.manifest, {}), NAMES, blobs, layout, packed=False)
     index = json.loads((layout / "index.json").read_bytes())
     assert [d["annotations"]["org.opencontainers.image.ref.name"] for d in index["manifests"]] == ["1", "2"]
     manifest = parse_manifest((layout / "blobs/sha256" / image.manifest.digest.hex).read_bytes())

@@ -1,0 +1,108 @@
+"""What the command line says of where the image goes: every flag ends in an export."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from builder.digest_files import is_url
+from builder.export_syntax import parse_annotation, parse_export, parse_layer_format
+from builder.exports import Annotation, Export, ImageFormat
+from builder.options import OutputOptions, PushOptions
+from cache.oci.errors import OCIError
+from cache.oci.reference import Reference
+
+Values = Mapping[str, object]
+_BUILDS_NOTHING = ("check", "dry_run")
+
+
+def output_options(values: Values, destinations: tuple[Reference, ...]) -> OutputOptions:
+    """The outputs that the flags ask for. Raises click.UsageError."""
+    push = not values["no_push"]
+    common, notes = _format(values), _annotations(values)
+    exports = tuple(_placed(_export(text, common, notes), push=push) for text in _texts(values, "output"))
+    exports = (*_named_exports(values, destinations, replace(common, annotations=notes), push=push), *exports)
+    if not exports and push and not any(values.get(name) for name in _BUILDS_NOTHING):
+        raise click.UsageError("give --destination or --output, or --no-push when the image is to be pushed nowhere")
+    return OutputOptions(
+        exports=exports,
+        names=destinations,
+        push=PushOptions(
+            check_permission=not values["skip_push_permission_check"],
+            retries=_count(values, "push_retry"),
+            ignore_immutable=bool(values["push_ignore_immutable_tag_errors"]),
+        ),
+        digest_file=_place(values, "digest_file"),
+        image_name_with_digest_file=_place(values, "image_name_with_digest_file"),
+        image_name_tag_with_digest_file=_place(values, "image_name_tag_with_digest_file"),
+    )
+
+
+def _named_exports(
+    values: Values, names: tuple[Reference, ...], image_format: ImageFormat, *, push: bool
+) -> tuple[Export, ...]:
+    """Those of Kaniko's flags."""
+    exports = []
+    if names:
+        exports.append(Export(kind="image", names=names, push=push, format=image_format))
+    if path := _text(values, "tar_path"):
+        exports.append(Export(kind="docker", names=names, path=Path(path).absolute(), format=image_format))
+    if path := _text(values, "oci_layout_path"):
+        exports.append(Export(kind="oci", names=names, path=Path(path).absolute(), packed=False, format=image_format))
+    return tuple(exports)
+
+
+def _export(text: str, common: ImageFormat, notes: tuple[Annotation, ...]) -> Export:
+    try:
+        return parse_export(text, common, notes)
+    except (OCIError, ValueError) as error:
+        raise click.UsageError(f"--output {text!r}: {error}") from error
+
+
+def _placed(export: Export, *, push: bool) -> Export:
+    path = export.path.absolute() if export.path is not None else None
+    return replace(export, path=path, push=export.push and push)
+
+
+def _format(values: Values) -> ImageFormat:
+    kind = _text(values, "image_format")
+    if kind not in ("oci", "docker"):
+        raise click.UsageError(f"--image-format {kind}: expected oci or docker")
+    try:
+        layers = parse_layer_format(_text(values, "compression"), _text(values, "compression_level"))
+        return ImageFormat(layers=layers, recompress=bool(values["force_compression"]), docker=kind == "docker")
+    except ValueError as error:
+        raise click.UsageError(f"--image-format, --compression: {error}") from error
+
+
+def _annotations(values: Values) -> tuple[Annotation, ...]:
+    try:
+        return tuple(note for text in _texts(values, "annotation") for note in parse_annotation(text))
+    except ValueError as error:
+        raise click.UsageError(f"--annotation: {error}") from error
+
+
+def _count(values: Values, field: str) -> int:
+    text = _text(values, field)
+    if not text.isdecimal():
+        raise click.UsageError(f"--{field.replace('_', '-')} {text!r}: expected a number")
+    return int(text)
+
+
+def _place(values: Values, field: str) -> str:
+    """A file's absolute path, or a URL as it is."""
+    text = _text(values, field)
+    return text if not text or is_url(text) else str(Path(text).absolute())
+
+
+def _text(values: Values, field: str) -> str:
+    value = values[field]
+    return value if isinstance(value, str) else ""
+
+
+def _texts(values: Values, field: str) -> tuple[str, ...]:
+    value = values[field]
+    return tuple(str(item) for item in value) if isinstance(value, tuple) else ()
