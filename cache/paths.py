@@ -15,6 +15,7 @@
         ├── maintenance/<task>                             how far a task that goes on in turns has come
         ├── names/<namespace>/<repository…, / as ~>        this repository has had a manifest
         ├── cluster/key                                    what the replicas of a cluster know each other by
+        ├── leases/<name>                                  who does a thing for the whole cluster
         └── layers/ab/abcd…                                a build step's key → its layer (the builder's local cache)
 
 ``<namespace>`` is an upstream's name, or ``_hosted`` for repositories that exist only here. Components of a repository
@@ -161,6 +162,16 @@ def listed_name(namespace: str, record: str) -> str:
 def replica_key() -> str:
     """The record of the key that the replicas of one cluster share."""
     return "cluster/key"
+
+
+def lease(name: str) -> str:
+    """The record of a lease."""
+    return f"leases/{name}"
+
+
+def fill_lease(digest: Digest) -> str:
+    """The name of the lease of who fetches a blob."""
+    return f"fill/{digest.algorithm}/{digest.hex}"
 
 
 def layer(key_hex: str) -> str:

@@ -10,11 +10,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from aiohttp import web
+from yarl import URL
 
 from cache.entry import LOOKUP_PATH
 from cache.oci.transport import Transport
 from cache.store import Store
 from proxy.certificate import Certificate
+from proxy.cluster_fills import FILLS_PATH
 from proxy.config import Patience, ProxyConfig
 from proxy.handlers import Endpoints
 from proxy.hosts import KnownHosts
@@ -32,7 +34,7 @@ def make_app(services: Services) -> web.Application:
     endpoints = Endpoints(services)
     watch = RequestWatch(services.metrics, services.drain)
     known = functools.lru_cache(maxsize=1)(_known_hosts)  # asked for every request, made anew when it changes
-    check_host = refuse_unknown_hosts(lambda: known(services.config.hosts))
+    check_host = refuse_unknown_hosts(lambda: known(services.config.hosts, services.config.replica_url))
     app = web.Application(middlewares=[watch.handle, answer_errors, check_host])
     app.on_response_prepare.append(watch.prepare)
     app.router.add_get("/", endpoints.status)
@@ -42,14 +44,16 @@ def make_app(services: Services) -> web.Application:
     app.router.add_get(TOKEN_PATH, endpoints.token)
     app.router.add_post(TOKEN_PATH, endpoints.token)
     app.router.add_post(LOOKUP_PATH, endpoints.lookup)
+    app.router.add_get(FILLS_PATH + "{digest}", endpoints.fill)
     app.router.add_route("*", "/v2{rest:(?:/.*)?}", endpoints.registry)
     return app
 
 
-def _known_hosts(configured: tuple[str, ...]) -> KnownHosts:
-    """What the proxy is called: as configured, and as the machine calls itself, with and without its domain."""
+def _known_hosts(configured: tuple[str, ...], replica_url: str | None) -> KnownHosts:
+    """What the proxy is called: as configured, as the machine calls itself (also without its domain), by replicas."""
     machine = socket.gethostname().lower()
-    return KnownHosts(frozenset({*configured, machine, machine.partition(".")[0]}))
+    replica = {URL(replica_url).host or ""} if replica_url is not None else set()
+    return KnownHosts(frozenset({*configured, machine, machine.partition(".")[0], *replica}))
 
 
 @dataclass(frozen=True, slots=True)

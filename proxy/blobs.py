@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from cachetools import TTLCache
 
 from cache.catalog import Catalog
-from cache.oci.client import RegistryClient
+from cache.oci.client import BlobReply, RegistryClient
 from cache.oci.descriptor import Descriptor
 from cache.oci.digest import Digest
 from cache.oci.errors import ErrorDetail, NotFound, RegistryError
@@ -24,6 +24,7 @@ from cache.singleflight import SingleFlight
 from cache.store import BlobStore
 from proxy.asking import Asking
 from proxy.caller import Caller
+from proxy.cluster_fills import FillSources
 from proxy.errors import not_held
 from proxy.fills import Fills
 from proxy.outcome import HIT, MISS, Outcome
@@ -64,11 +65,12 @@ FoundBlob = StoredBlob | IncomingBlob
 class Blobs:
     """The blobs of all upstreams."""
 
-    def __init__(self, store: BlobStore, catalog: Catalog, ask: Asking, fills: Fills) -> None:
+    def __init__(self, store: BlobStore, catalog: Catalog, ask: Asking, fills: Fills, sources: FillSources) -> None:
         self._store = store
         self._catalog = catalog
         self._ask = ask
         self._fills = fills
+        self._fill_sources = sources
         self._heads: SingleFlight[tuple[object, ...], int] = SingleFlight()
         self._seen: TTLCache[tuple[str, str, Digest], int] = TTLCache(MAX_SEEN, SEEN_TTL_S)
 
@@ -226,13 +228,18 @@ class Blobs:
             if not self._ask.access.readable(route, caller):
                 await self._head(route, digest, caller)  # who is not let in learns nothing of what is held
             raise not_held("BLOB_UNKNOWN", f"{route} blob {digest}", caller.who)
-        source = self._ask.sources.open_blob(
-            route,
-            digest,
-            caller,
-            noting=lambda: self._noting(route, digest, caller),
-            proven=lambda size_bytes: self._show(route, digest, size_bytes),
-        )
+
+        def upstream(start: int) -> AbstractAsyncContextManager[BlobReply]:
+            return self._ask.sources.open_blob(
+                route,
+                digest,
+                caller,
+                noting=lambda: self._noting(route, digest, caller),
+                proven=lambda size_bytes: self._show(route, digest, size_bytes),
+                start=start,
+            )
+
+        source = self._fill_sources.source(digest, upstream, lambda: self._head(route, digest, caller))
         fill = self._fills.start(route.namespace, digest, owner, source)
         return await fill.opened()
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Protocol
 
 import structlog
 
@@ -21,8 +23,19 @@ from cache.oci.errors import OCIError, Unreachable
 from proxy.intake import Intake, Intakes
 from proxy.spool import Spool
 
-BlobSource = AbstractAsyncContextManager[BlobReply]
-"""The blob upstream; it takes itself up again where the connection breaks."""
+
+class BlobSource(Protocol):
+    """Where a blob comes from; it takes itself up again where a connection breaks."""
+
+    async def __aenter__(self) -> BlobReply: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None: ...
+
+    async def stored(self) -> bool:
+        """Whether somebody else has put the blob into the store meanwhile."""
+
 
 FILLS_PER_UPSTREAM = 32
 """Each takes up to a megabyte of memory and a connection."""
@@ -148,12 +161,14 @@ class Fills:
 
     async def _fetch(self, fill: Fill, slot: asyncio.Semaphore, source: BlobSource) -> None:
         async with AsyncExitStack() as stack:
-            async with slot, source as reply:
+            async with slot:
+                reply = await stack.enter_async_context(source)
                 intake = await stack.enter_async_context(self._intakes.open(fill.digest, reply.size_bytes))
                 fill.begin(intake.spool)
                 await _take_all(intake, reply, fill.digest)
             log.info("blob_fetched", digest=str(fill.digest), bytes=reply.size_bytes)
-            await intake.store(fill.digest)
+            if not await source.stored():
+                await intake.store(fill.digest)
 
 
 async def _take_all(intake: Intake, reply: BlobReply, digest: Digest) -> None:

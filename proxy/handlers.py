@@ -14,16 +14,19 @@ from aiohttp import web
 
 from cache.entry import InvalidEntry, LookupRequest, decode_request, encode_reply
 from cache.errors import CacheError
+from cache.oci.digest import Digest
 from cache.oci.errors import Denied
 from cache.oci.reference import check_repository
 from cache.priority import PRIORITY_HEADER, WARM_PRIORITY
 from proxy import discovery, identity, pulling, pushing
 from proxy.admission import needed_right, refusal
+from proxy.blobs import IncomingBlob
 from proxy.call import API_HEADERS, ASKED, SCOPE, UPSTREAM, WANTED, WHO, Call, Wanted
 from proxy.caller import Caller
-from proxy.errors import CredentialsNeeded, Draining, Forbidden, InvalidRequest
+from proxy.errors import CredentialsNeeded, Draining, Forbidden, InvalidRequest, Unknown
 from proxy.metrics import CONTENT_TYPE
 from proxy.outcome import BYPASS
+from proxy.replicas import REPLICA_HEADER
 from proxy.request import (
     CancelUpload,
     DeleteBlob,
@@ -45,6 +48,7 @@ from proxy.request import (
 from proxy.rights import Right
 from proxy.routing import Proxied, route
 from proxy.services import Services
+from proxy.serving import serve_blob
 from proxy.status import read_status
 from proxy.status_page import SECURITY_HEADERS, render_status
 
@@ -165,6 +169,18 @@ class Endpoints:
             found = await self._services.lookup.find(call.route, asked.keys, call.caller)
         headers = call.headers(BYPASS)
         return web.Response(body=encode_reply(found), content_type="application/json", headers=headers)
+
+    async def fill(self, http: web.Request) -> web.StreamResponse:
+        """For another replica: a blob that is being fetched here, as far as it has come and as it grows."""
+        signature = http.headers.get(REPLICA_HEADER, "")
+        if not await self._services.replicas.is_replica(signature, http.method, http.raw_path):
+            raise Forbidden("this is for the replicas of this proxy")
+        digest = Digest.parse(http.match_info["digest"])
+        fill = self._services.fills.running(digest)
+        if fill is None:
+            raise Unknown("BLOB_UNKNOWN", f"blob {digest} is not being fetched here")
+        spool = await fill.opened()
+        return await serve_blob(http, self._services.store, IncomingBlob(digest, spool), BYPASS.headers)
 
     async def token(self, http: web.Request) -> web.Response:
         """A token that carries the credential that it is asked for with (``proxy.identity``), unless that is wrong."""

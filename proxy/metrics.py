@@ -90,6 +90,7 @@ class Metrics:
                 registry=self.registry,
             )
         )
+        self._cluster_fills = self._counter("proxy_cluster_fills", "Blobs fetched as one of several replicas.", "role")
         self._store_errors = Counter("proxy_store_errors", "Operations that the store failed.", registry=self.registry)
         self._fetches = Gauge("proxy_inflight_fetches", "Blobs being fetched from upstreams.", registry=self.registry)
         self._uploads = Gauge("proxy_uploads_open", "Uploads under way.", registry=self.registry)
@@ -152,6 +153,10 @@ class Metrics:
         """Notes how much of its rate limit the upstream says is left."""
         if upstream in self._upstreams:
             self._remaining[(upstream,)].set(remaining)
+
+    def cluster_fill(self, role: str) -> None:
+        """Counts a fill that was ``led``, ``followed`` from another replica, or ``taken_over`` from one."""
+        self._cluster_fills[(role,)].inc()
 
     def store_failed(self) -> None:
         """Counts a failure of the store."""

@@ -121,12 +121,16 @@ class Replicas:
         target: str,
         headers: Mapping[str, str],
         body: AsyncIterator[bytes] | None = None,
+        silence_s: float = SILENCE_S,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """A replica's reply to a signed request. Raises aiohttp.ClientError, TimeoutError, StoreUnavailable."""
         signed = {**headers, REPLICA_HEADER: (await self.key()).sign(method, target, time.time())}
         url = URL(replica.rstrip("/") + target, encoded=True)
         session = self._open_session()
-        async with session.request(method, url, headers=signed, data=body, allow_redirects=False) as reply:
+        patience = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=silence_s)
+        async with session.request(
+            method, url, headers=signed, data=body, allow_redirects=False, timeout=patience
+        ) as reply:
             yield reply
 
     def _open_session(self) -> aiohttp.ClientSession:
@@ -136,6 +140,5 @@ class Replicas:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 connector=aiohttp.TCPConnector(limit=0),
                 skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=SILENCE_S),
             )
         return self._session

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cache.catalog import Catalog
+from cache.leases import Leases
 from cache.oci.transport import Transport
 from cache.store import Store
 from proxy.absences import Absences
@@ -15,6 +16,7 @@ from proxy.accounts import Accounts
 from proxy.asking import Asking
 from proxy.authenticate import Authentication
 from proxy.blobs import Blobs
+from proxy.cluster_fills import ClusterFills, FillSources, UpstreamAlone
 from proxy.config import ProxyConfig
 from proxy.drain import Drain
 from proxy.fills import Fills
@@ -111,12 +113,12 @@ def make_services(config: ProxyConfig, store: Store, transport: Transport, envir
     access = Access()
     intakes = Intakes(store, config.spool_dir)
     fills = Fills(intakes)
+    replicas = Replicas(store, config.replica_url)
     ask = Asking(Sources(upstreams, access), access, Absences(), Stale(access, metrics))
-    blobs = Blobs(store, catalog, ask, fills)
+    blobs = Blobs(store, catalog, ask, fills, _fill_sources(config, store, replicas, metrics))
     manifests = Manifests(HeldManifests(catalog), ask)
     hosted = HostedRepositories(store, catalog)
     mounts = Mounts(store, blobs, hosted, upstreams, access, accounts)
-    replicas = Replicas(store, config.replica_url)
     uploads = UploadSessions(replicas.upload_name)
     metrics.watch(fetches=fills.__len__, uploads=uploads.__len__)
     return Services(
@@ -142,3 +144,9 @@ def make_services(config: ProxyConfig, store: Store, transport: Transport, envir
         sightings=Sightings(),
         manifest_pushes=ManifestPushes(upstreams, manifests, blobs, mounts),
     )
+
+
+def _fill_sources(config: ProxyConfig, store: Store, replicas: Replicas, metrics: Metrics) -> FillSources:
+    if config.replica_url is None:
+        return UpstreamAlone()
+    return ClusterFills(store, Leases(store, config.replica_url), replicas, metrics)

@@ -121,8 +121,9 @@ class Sources:
         caller: Caller,
         noting: Callable[[], AbstractAsyncContextManager[None]],
         proven: Callable[[int], Awaitable[None]],
+        start: int = 0,
     ) -> AsyncIterator[BlobReply]:
-        """The blob from the first source that has it; where that breaks for good the next one goes on.
+        """The blob, from byte ``start`` on, from the first source that has it; where that breaks the next one goes on.
 
         The upstream is opened within ``noting()``. ``proven`` is awaited with the blob's size in bytes when by the
         upstream's word the repository has it. Raises what the upstream says.
@@ -130,7 +131,7 @@ class Sources:
         openness = await self._openness(route, caller, lambda client: client.head_blob(route.repository, digest))
         mirrors = self._upstreams.mirrors(route.upstream, caller) if openness is not Openness.CLOSED else []
         trusted = [client for client in mirrors if (client.base_url, digest) not in self._wrong]
-        relay = _Relay(route, digest, [*trusted, self.upstream(route, caller)], noting)
+        relay = _Relay(route, digest, [*trusted, self.upstream(route, caller)], noting, start)
         try:
             async with relay:
                 reply = relay.reply()
@@ -182,6 +183,7 @@ class _Relay:
         digest: Digest,
         clients: list[RegistryClient],
         noting: Callable[[], AbstractAsyncContextManager[None]],
+        start: int,
     ) -> None:
         self._route = route
         self._digest = digest
@@ -189,7 +191,7 @@ class _Relay:
         self._noting = noting
         self._stack = AsyncExitStack()
         self._reply: BlobReply
-        self._position = 0
+        self._position = start
 
     @property
     def at_upstream(self) -> bool:
@@ -205,7 +207,7 @@ class _Relay:
 
     def reply(self) -> BlobReply:
         """The opened blob; its chunks can be read once."""
-        return BlobReply(self._reply.size_bytes, 0, self._chunks())
+        return BlobReply(self._reply.size_bytes, self._reply.start, self._chunks())
 
     async def _open(self) -> BlobReply:
         """The rest of the blob from the next registry that has it. Raises what the last one says."""

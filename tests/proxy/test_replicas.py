@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import random
 import re
 import subprocess
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
@@ -21,38 +17,11 @@ from cache.oci.digest import Digest
 from proxy.replica_key import KEY_BYTES, SIGNATURE_LIFE_S, ReplicaKey
 from proxy.replicas import REPLICA_HEADER, Replicas
 from tests.debian import write_layout
-from tests.peers import Registry, free_port, start_balancer
-from tests.programs import proxy_command, start_program
+from tests.peers import Registry, start_balancer
+from tests.proxy.cluster import replicas
 
 KEY, OTHER_KEY = ReplicaKey(b"k" * KEY_BYTES), ReplicaKey(b"o" * KEY_BYTES)
 PIECE_BYTES = 700_000
-
-
-@dataclass(frozen=True)
-class Replica:
-    """One of several processes."""
-
-    url: str
-    log: Path
-    process: subprocess.Popen[bytes]
-
-    def lines(self, event: str) -> list[dict[str, object]]:
-        """What it has logged of an event."""
-        found = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
-        return [line for line in found if line["event"] == event]
-
-
-@contextmanager
-def replicas(tmp: Path, count: int, *options: str) -> Iterator[list[Replica]]:
-    """So many replicas over one store of files."""
-    with ExitStack() as stack:
-        started = []
-        for number in range(count):
-            port = free_port()
-            url, log = f"http://127.0.0.1:{port}", tmp / f"{number}.log"
-            command = proxy_command(tmp, port, f"--replica-url={url}", "--log-format=json", "--drain=0s", *options)
-            started.append(Replica(url, log, stack.enter_context(start_program(command, port, log))))
-        yield started
 
 
 def test_an_uploads_name_leads_to_its_owner_and_cannot_be_made_up() -> None:

@@ -1,0 +1,133 @@
+"""Who does a thing for the whole cluster: a record that one replica holds, and others take over when it is dead.
+
+A lease is the record ``leases/<name>``: who holds it, and for how long it promises to renew it. It is written with
+compare-and-swap, so that there is one holder; its version is what fences an older one off, whose next renewal fails.
+Nobody trusts another's clock: a lease is over when its record has not changed for its time to live, as the observer's
+own clock has seen it, or when the observer could not reach its holder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import msgspec
+from cachetools import LRUCache
+
+from cache import paths
+from cache.errors import CacheError, RecordConflict
+from cache.store import ABSENT, Absent, Record, Records
+
+MAX_SEEN = 10_000
+
+
+class _Content(msgspec.Struct, frozen=True):
+    holder: str
+    ttl_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Other:
+    """Somebody else holds the lease."""
+
+    holder: str
+
+
+@dataclass(slots=True)
+class Held:
+    """A lease that is ours; ``lost`` is set as soon as it no longer is, and what it was for must stop then."""
+
+    name: str
+    version: str
+    lost: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Leases:
+    """Leases in a store, as one holder sees them."""
+
+    def __init__(self, records: Records, holder: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._records = records
+        self._holder = holder
+        self._clock = clock
+        self._seen: LRUCache[str, tuple[str, float]] = LRUCache(MAX_SEEN)  # version → when it was first seen
+
+    async def take(self, name: str, ttl_s: float, *, dead: str = "") -> Held | Other:
+        """The lease, or who holds it. It is taken from a holder that is ``dead``, or has not renewed it in time.
+
+        Raises StoreUnavailable. Must be renewed within ``ttl_s``, and released.
+        """
+        record = await self._records.get(paths.lease(name))
+        content = _read(record)
+        expected: str | Absent = ABSENT
+        if record is not None:
+            if content is not None and content.holder != dead and not self._is_over(name, record.version, content):
+                return Other(content.holder)
+            expected = record.version
+        try:
+            return Held(name, await self._write(name, ttl_s, expected))
+        except RecordConflict:
+            again = _read(await self._records.get(paths.lease(name)))
+            return Other(again.holder) if again is not None else await self.take(name, ttl_s, dead=dead)
+
+    def _is_over(self, name: str, version: str, content: _Content) -> bool:
+        if content.holder == self._holder:
+            return True  # of our own earlier life at this address
+        now = self._clock()
+        seen = self._seen.get(name)
+        if seen is None or seen[0] != version:
+            self._seen[name] = (version, now)
+            return False
+        return now - seen[1] >= content.ttl_s
+
+    async def renew(self, held: Held, ttl_s: float) -> None:
+        """Says that we live. Sets ``lost`` when somebody has taken the lease. Raises StoreUnavailable."""
+        try:
+            held.version = await self._write(held.name, ttl_s, held.version)
+        except RecordConflict:
+            held.lost.set()
+
+    async def release(self, held: Held) -> None:
+        """Gives the lease up; nothing happens when it is no longer ours."""
+        held.lost.set()
+        with contextlib.suppress(RecordConflict):
+            await self._records.remove(paths.lease(held.name), held.version)
+
+    async def _write(self, name: str, ttl_s: float, expected: str | Absent) -> str:
+        value = msgspec.json.encode(_Content(self._holder, ttl_s))
+        return await self._records.put(paths.lease(name), value, expected)
+
+    @asynccontextmanager
+    async def kept(self, held: Held, ttl_s: float) -> AsyncIterator[Held]:
+        """Renews the lease while the block runs, and releases it then."""
+        keeper = asyncio.create_task(self._keep(held, ttl_s))
+        try:
+            yield held
+        finally:
+            keeper.cancel()
+            await asyncio.gather(keeper, return_exceptions=True)
+            if not held.lost.is_set():
+                with contextlib.suppress(CacheError):  # it ends by itself
+                    await self.release(held)
+
+    async def _keep(self, held: Held, ttl_s: float) -> None:
+        renewed_at = self._clock()
+        while not held.lost.is_set():
+            await asyncio.sleep(ttl_s / 3)
+            try:
+                await self.renew(held, ttl_s)
+                renewed_at = self._clock()
+            except CacheError:
+                if self._clock() - renewed_at >= ttl_s * 2 / 3:
+                    held.lost.set()  # others take it now, or soon
+
+
+def _read(record: Record | None) -> _Content | None:
+    """None for no lease, and for one that nobody can read, which is as good as over."""
+    try:
+        return msgspec.json.decode(record.value, type=_Content) if record is not None else None
+    except msgspec.DecodeError:
+        return None

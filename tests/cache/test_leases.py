@@ -1,0 +1,116 @@
+"""Leases: one holder at a time, taken over from the dead, and nobody's clock is trusted."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from cache import paths
+from cache.errors import StoreUnavailable
+from cache.leases import Held, Leases, Other
+from cache.memory import MemoryStore
+from cache.store import Store
+
+NAME = "fill/sha256/abc"
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def held(leases: Leases, ttl_s: float = 10.0, dead: str = "") -> Held:
+    taken = await leases.take(NAME, ttl_s, dead=dead)
+    assert isinstance(taken, Held), taken
+    return taken
+
+
+async def test_of_many_at_once_one_gets_it(store: Store) -> None:
+    taken = await asyncio.gather(*(Leases(store, f"r{n}").take(NAME, 10.0) for n in range(8)))
+    holders = [number for number, lease in enumerate(taken) if isinstance(lease, Held)]
+    assert len(holders) == 1
+    assert {lease for lease in taken if isinstance(lease, Other)} == {Other(f"r{holders[0]}")}
+
+
+async def test_a_released_lease_is_free_and_leaves_nothing(store: Store) -> None:
+    one, two = Leases(store, "one"), Leases(store, "two")
+    lease = await held(one)
+    await one.release(lease)
+    assert lease.lost.is_set()
+    await two.release(await held(two))
+    assert [name async for name in store.names("leases/")] == []
+
+
+async def test_it_is_over_when_it_was_not_renewed_in_the_observers_time() -> None:
+    store, clock = MemoryStore(), Clock()
+    one, two = Leases(store, "one"), Leases(store, "two", clock)
+    lease = await held(one)
+    for clock.now in (100.0, 109.9):
+        assert await two.take(NAME, 10.0) == Other("one"), "first seen at 100"
+    await one.renew(lease, 10.0)
+    clock.now = 111.0
+    assert await two.take(NAME, 10.0) == Other("one"), "renewed: seen anew"
+    clock.now = 121.0
+    await held(two)
+    await one.renew(lease, 10.0)
+    assert lease.lost.is_set()
+    assert not isinstance(await Leases(store, "three").take(NAME, 10.0), Held)
+
+
+async def test_a_holder_that_was_fenced_off_takes_nothing_away() -> None:
+    store = MemoryStore()
+    one, two = Leases(store, "one"), Leases(store, "two")
+    old = await held(one)
+    await held(two, dead="one")
+    await one.release(old)
+    assert await Leases(store, "three").take(NAME, 10.0) == Other("two")
+
+
+async def test_it_is_taken_from_the_dead_alone() -> None:
+    store = MemoryStore()
+    await held(Leases(store, "one"))
+    assert await Leases(store, "two").take(NAME, 10.0, dead="three") == Other("one")
+    await held(Leases(store, "two"), dead="one")
+
+
+async def test_our_own_earlier_life_holds_nothing() -> None:
+    store = MemoryStore()
+    await held(Leases(store, "one"))
+    await held(Leases(store, "one"))
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b"\xff"])
+async def test_what_nobody_can_read_is_over(damage: bytes) -> None:
+    store = MemoryStore()
+    await store.put(paths.lease(NAME), damage)
+    await held(Leases(store, "one"))
+
+
+async def test_while_it_is_kept_it_is_renewed() -> None:
+    store, clock = MemoryStore(), Clock()
+    one, two = Leases(store, "one"), Leases(store, "two", clock)
+    lease = await held(one, ttl_s=0.06)
+    first = lease.version
+    async with one.kept(lease, 0.06):
+        async with asyncio.timeout(5):
+            while lease.version == first:
+                await asyncio.sleep(0.01)
+        assert await two.take(NAME, 0.06) == Other("one")
+    await held(two)
+
+
+async def test_who_cannot_renew_stops_claiming_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryStore()
+    one = Leases(store, "one")
+    lease = await held(one, ttl_s=0.06)
+
+    async def fails(*_: object) -> str:
+        raise StoreUnavailable("memory:", "write", "it is away")
+
+    async with one.kept(lease, 0.06):
+        monkeypatch.setattr(store, "put", fails)
+        async with asyncio.timeout(5):
+            await lease.lost.wait()
