@@ -4,19 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from builder.decompress import Compression, DecompressingReader
+from builder.decompress import MAGIC_BYTES, Compression, DecompressingReader, compression_of
 from builder.errors import BuildError
+from builder.options import DEFAULT_LIMITS, Limits
 from builder.tarformat import BLOCK_BYTES
 from builder.tarread import is_header
 from builder.unpack import Unpacked, unpack_archive
-
-_MAGICS: tuple[tuple[bytes, Compression], ...] = (
-    (b"\x1f\x8b", "gzip"),
-    (b"\x28\xb5\x2f\xfd", "zstd"),
-    (b"BZh", "bzip2"),
-    (b"\xfd7zXZ\x00", "xz"),
-)
-_LONGEST_MAGIC = max(len(magic) for magic, _ in _MAGICS)
 
 
 def is_archive(path: str) -> bool:
@@ -29,13 +22,12 @@ def is_archive(path: str) -> bool:
     return is_header(block)
 
 
-def unpack_file(path: str, directory: Path) -> Unpacked:
+def unpack_file(path: str, directory: Path, limits: Limits = DEFAULT_LIMITS) -> Unpacked:
     """Unpacks the archive at ``path`` into a new directory. Raises BuildError and OSError."""
     with open(path, "rb") as file:
-        return unpack_archive(file, _compression(path), directory)
+        return unpack_archive(file, _compression(path), directory, limits)
 
 
 def _compression(path: str) -> Compression:
     with open(path, "rb") as file:
-        start = file.read(_LONGEST_MAGIC)
-    return next((kind for magic, kind in _MAGICS if start.startswith(magic)), "none")
+        return compression_of(file.read(MAGIC_BYTES))

@@ -6,7 +6,9 @@ import asyncio
 from dataclasses import dataclass, field
 
 from builder.errors import PlanError
-from builder.layers import RegistryOrigin
+from builder.layers import Origin, RegistryOrigin
+from builder.locations import LayoutContext
+from builder.oci_layout import OciLayout
 from builder.plan import ImageBase, Plan
 from cache.oci.client import RegistryClient
 from cache.oci.config import ImageConfig
@@ -27,7 +29,7 @@ class ResolvedBase:
 
     config: ImageConfig
     layers: tuple[Layer, ...]
-    origin: RegistryOrigin
+    origin: Origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ class BaseImages:
 
     registries: Registries
     platform: Platform
-    _known: dict[tuple[Reference, Platform], ResolvedBase] = field(default_factory=dict)
+    _known: dict[tuple[Reference | LayoutContext, Platform], ResolvedBase] = field(default_factory=dict)
 
     async def resolve(self, plan: Plan) -> dict[int, ResolvedBase]:
         """The base image of each stage that has one, by the stage's index.
@@ -49,23 +51,41 @@ class BaseImages:
         self._known.update(zip(missing, resolved, strict=True))
         return {index: self._known[self._key(base)] for index, base in bases.items()}
 
-    def _key(self, base: ImageBase) -> tuple[Reference, Platform]:
+    def _key(self, base: ImageBase) -> tuple[Reference | LayoutContext, Platform]:
         return base.reference, base.platform or self.platform
 
     async def _resolve(self, base: ImageBase, platform: Platform) -> ResolvedBase:
         try:
-            client, repository, reply = await self.registries.resolve_manifest(base.reference)
-            manifest = parse_manifest(reply.raw, reply.media_type)
-            if isinstance(manifest, Index):
-                chosen = manifest.select(platform)
-                reply = await client.get_manifest(repository, str(chosen.digest))
-                manifest = parse_manifest(reply.raw, reply.media_type)
-            if isinstance(manifest, Index):
-                raise InvalidManifest(f"index {reply.digest} is inside another index")
-            config = ImageConfig.from_json(await _read_blob(client, repository, manifest.config))
-            return ResolvedBase(config, _layers(manifest, config), RegistryOrigin(client, repository))
+            if isinstance(base.reference, LayoutContext):
+                return await asyncio.to_thread(_from_layout, base.reference, platform)
+            return await self._from_registry(base.reference, platform)
         except OCIError as error:
             raise PlanError(f"cannot use the base image {base.reference}: {error}", base.span) from error
+
+    async def _from_registry(self, reference: Reference, platform: Platform) -> ResolvedBase:
+        client, repository, reply = await self.registries.resolve_manifest(reference)
+        manifest = parse_manifest(reply.raw, reply.media_type)
+        if isinstance(manifest, Index):
+            chosen = manifest.select(platform)
+            reply = await client.get_manifest(repository, str(chosen.digest))
+            manifest = parse_manifest(reply.raw, reply.media_type)
+        if isinstance(manifest, Index):
+            raise InvalidManifest(f"index {reply.digest} is inside another index")
+        config = ImageConfig.from_json(await _read_blob(client, repository, manifest.config))
+        return ResolvedBase(config, _layers(manifest, config), RegistryOrigin(client, repository))
+
+
+def _from_layout(place: LayoutContext, platform: Platform) -> ResolvedBase:
+    layout = OciLayout(place.path)
+    descriptor = layout.find(place.identifier, platform)
+    manifest = parse_manifest(layout.read(descriptor), descriptor.media_type)
+    if isinstance(manifest, Index):
+        descriptor = manifest.select(platform)
+        manifest = parse_manifest(layout.read(descriptor), descriptor.media_type)
+    if isinstance(manifest, Index):
+        raise InvalidManifest(f"index {descriptor.digest} is inside another index")
+    config = ImageConfig.from_json(layout.read(manifest.config))
+    return ResolvedBase(config, _layers(manifest, config), layout)
 
 
 def _layers(manifest: Manifest, config: ImageConfig) -> tuple[Layer, ...]:

@@ -25,9 +25,11 @@ from builder.git_program import Git
 from builder.graph import Position, context_reads, key_stages, remote_reads
 from builder.isolation import Isolation, Rung, probe
 from builder.layers import BuildLayers, RegistryOrigin
+from builder.local_inputs import LocalInputs, local_inputs
+from builder.locations import DirectoryContext
 from builder.metadata import with_labels
 from builder.mounting import Mounting
-from builder.options import BuildOptions, DirectoryContext, RegistryOptions
+from builder.options import BuildOptions, RegistryOptions
 from builder.perform import Performer
 from builder.plan import Plan, Request, make_plan, predefined_args
 from builder.push import Destination, check_permission
@@ -50,21 +52,17 @@ async def run_build(options: BuildOptions, environ: Mapping[str, str], listen: e
 
     Raises BuildError, OCIError or CacheError; nothing is delivered half then.
     """
-    predefined = predefined_args(options.platform, options.build_platform, options.target)
-    dockerfile, findings, checks = await asyncio.to_thread(context.read_dockerfile, options.dockerfile, predefined)
-    for finding in findings:
-        listen(events.Warned(str(finding)))
-    if findings and (checks.fatal or options.check_only):
-        raise BuildError(f"the checks of {options.dockerfile.name} found {len(findings)} things to mend")
-    if options.check_only:
-        listen(events.Note(f"the checks of {options.dockerfile.name} found nothing"))
-        return
-    request = Request(
-        target=options.target, build_args=options.build_args, predefined=predefined, contexts=options.contexts
-    )
-    plan = make_plan(dockerfile, request)
     async with AsyncExitStack() as stack:
         work = stack.enter_context(work_directory(options.state_dir))
+        inputs = await local_inputs(options, work / "inputs", environ, listen)
+        predefined = predefined_args(options.platform, options.build_platform, options.target)
+        dockerfile = await _checked_dockerfile(options, inputs, predefined, listen)
+        if options.check_only:
+            return
+        request = Request(
+            target=options.target, build_args=options.build_args, predefined=predefined, contexts=inputs.contexts
+        )
+        plan = make_plan(dockerfile, request)
         peers = await stack.enter_async_context(_open_peers(options.registry, environ))
         layers = BuildLayers(await stack.enter_async_context(_open_store(options, work)))
         stack.push_async_callback(layers.close)
@@ -72,11 +70,26 @@ async def run_build(options: BuildOptions, environ: Mapping[str, str], listen: e
         stack.push_async_callback(roots.close)
         cache = _step_cache(options, peers, layers, listen)
         stack.push_async_callback(cache.abandon)
-        build = _Build(options, dockerfile, request, peers, layers, roots, cache, work, listen, environ)
+        build = _Build(options, inputs, dockerfile, request, peers, layers, roots, cache, work, listen, environ)
         try:
             await build.deliver(await build.product(plan))
         finally:
             await cache.finish()  # after a failed step too: the next try need not do again what went well
+
+
+async def _checked_dockerfile(
+    options: BuildOptions, inputs: LocalInputs, predefined: Mapping[str, str], listen: events.Listener
+) -> Dockerfile:
+    """The Dockerfile, after telling what its checks have found. Raises BuildError where that is to be fatal."""
+    name = options.dockerfile.name
+    dockerfile, findings, checks = await asyncio.to_thread(context.read_dockerfile, inputs.dockerfile, predefined)
+    for finding in findings:
+        listen(events.Warned(str(finding)))
+    if findings and (checks.fatal or options.check_only):
+        raise BuildError(f"the checks of {name} found {len(findings)} things to mend")
+    if options.check_only:
+        listen(events.Note(f"the checks of {name} found nothing"))
+    return dockerfile
 
 
 class _EveryHost:
@@ -142,6 +155,7 @@ def _probe(options: BuildOptions, work: Path, listen: events.Listener) -> Isolat
 @dataclass(frozen=True, slots=True)
 class _Build:
     options: BuildOptions
+    inputs: LocalInputs
     dockerfile: Dockerfile
     request: Request
     peers: _Peers
@@ -188,7 +202,7 @@ class _Build:
         stages = evaluate_plan(plan, configs, arguments, options.platform)
         contexts = await asyncio.to_thread(self._contexts)
         sources, contents = await context.read_contexts(contexts, context_reads(stages))
-        remotes = Remotes(self.work / "remotes", Git(self.environ))
+        remotes = Remotes(self.work / "remotes", Git(self.environ), options.limits)
         fetched = list(remote_reads(stages))
         digests = await asyncio.gather(*(remotes.content(remote, step) for _, step, remote in fetched))
         contents |= {position: digest for (position, _, _), digest in zip(fetched, digests, strict=True)}
@@ -210,6 +224,7 @@ class _Build:
                 self.listen,
                 clamp,
                 step_format(options.output.exports),
+                options.limits,
             ),
             listen=self.listen,
             created=_rfc3339(clamp),
@@ -217,9 +232,9 @@ class _Build:
 
     def _contexts(self) -> dict[str, context.Context]:
         """The build context, under the name "", and the directories that the command line gives names."""
-        directory = self.options.context
-        found = {"": context.Context(directory, context.read_ignore_rules(directory, self.options.dockerfile))}
-        for name, named in self.options.contexts.items():
+        directory = self.inputs.context
+        found = {"": context.Context(directory, context.read_ignore_rules(directory, self.inputs.dockerfile))}
+        for name, named in self.inputs.contexts.items():
             if isinstance(named, DirectoryContext):
                 found[name] = context.Context(named.path, context.read_ignore_rules(named.path))
         return found

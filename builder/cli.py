@@ -15,13 +15,22 @@ import click
 
 from builder import cli_outputs, cli_sources, flags
 from builder.errors import BuildError
-from builder.options import BuildOptions, CacheOptions, RegistryOptions, StepSecrets
+from builder.locations import MainContext, TarFile
+from builder.options import (
+    BuildOptions,
+    CacheOptions,
+    DockerfilePlace,
+    Limits,
+    RegistryOptions,
+    StepSecrets,
+)
 from builder.progress import progress_for
 from cache.errors import CacheError
 from cache.oci.descriptor import Platform
 from cache.oci.errors import InvalidReference, OCIError
 from cache.oci.mirrors import Mirrors, parse_mirrors
 from cache.oci.reference import Reference
+from cache.units import parse_bytes
 
 INTERRUPTED = 130
 Values = Mapping[str, object]
@@ -95,10 +104,13 @@ async def _until_signalled(build: Coroutine[None, None, None]) -> None:
 
 def make_options(values: Values, environ: Mapping[str, str]) -> BuildOptions:
     """The options that the flags and the environment ask for. Raises click.UsageError."""
-    context = _context(values)
+    context, dockerfile = _context(values, environ), DockerfilePlace(str(values["dockerfile"]))
+    if context == TarFile(None) and dockerfile.text == "-":
+        raise click.UsageError("the standard input can be the context or the Dockerfile, not both")
     return BuildOptions(
         context=context,
-        dockerfile=_dockerfile(str(values["dockerfile"]), context),
+        context_sub_path=_text(values, "context_sub_path"),
+        dockerfile=dockerfile,
         target=_text(values, "target"),
         check_only=bool(values["check"]),
         contexts=cli_sources.named_contexts(_texts(values, "build_context")),
@@ -116,6 +128,7 @@ def make_options(values: Values, environ: Mapping[str, str]) -> BuildOptions:
         cache=_cache(values),
         output=cli_outputs.output_options(values, _references(values, "destination")),
         registry=_registry(values),
+        limits=_limits(values),
     )
 
 
@@ -133,25 +146,34 @@ def _path(values: Values, field: str) -> Path | None:
     return Path(text).absolute() if (text := _text(values, field)) else None
 
 
-def _context(values: Values) -> Path:
+def _context(values: Values, environ: Mapping[str, str]) -> MainContext:
     given, named = _text(values, "context_argument"), _text(values, "context")
     if given and named:
         raise click.UsageError("give the context once: as an argument or by --context")
-    text = given or named or "."
-    scheme, separator, rest = text.partition("://")
-    if separator and scheme != "dir":
-        raise click.UsageError(f"context {scheme}://… is not supported: expected a directory or dir://PATH")
-    path = Path(rest if separator else text).absolute() / _text(values, "context_sub_path").lstrip("/")
-    if not path.is_dir():
-        raise click.UsageError(f"the context {path} is not a directory")
-    return path
+    return cli_sources.main_context(given or named or ".", _texts(values, "git"), environ)
 
 
-def _dockerfile(text: str, context: Path) -> Path:
-    for candidate in (Path(text).absolute(), context / text):
-        if candidate.is_file():
-            return candidate
-    raise click.UsageError(f"no Dockerfile {text!r}, neither here nor in the context {context}")
+def _limits(values: Values) -> Limits:
+    return Limits(
+        unpacked_bytes=_bytes(values, "max_unpacked_bytes"),
+        files=_count(values, "max_files"),
+        download_bytes=_bytes(values, "max_download_bytes"),
+    )
+
+
+def _bytes(values: Values, field: str) -> int:
+    text = _text(values, field)
+    try:
+        return parse_bytes(text)
+    except ValueError as error:
+        raise click.UsageError(f"--{field.replace('_', '-')}: {error}") from error
+
+
+def _count(values: Values, field: str) -> int:
+    text = _text(values, field)
+    if not text.isdecimal() or not int(text):
+        raise click.UsageError(f"--{field.replace('_', '-')} {text!r}: expected a number")
+    return int(text)
 
 
 def _pairs(values: Values, field: str, environ: Mapping[str, str] | None) -> dict[str, str]:

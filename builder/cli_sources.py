@@ -8,11 +8,18 @@ from pathlib import Path
 
 import click
 
-from builder.options import DirectoryContext, ImageContext, NamedContext, SecretFile, SecretText
-from cache.oci.errors import InvalidReference
-from cache.oci.reference import Reference
+from builder.locations import (
+    DirectoryContext,
+    GitOptions,
+    MainContext,
+    NamedContext,
+    parse_context,
+    parse_named_context,
+)
+from builder.options import SecretFile, SecretText
 
-_IMAGE = "docker-image://"
+_GIT = ("branch", "single-branch", "depth", "recurse-submodules", "insecure-skip-tls")
+"""Kaniko's; of one branch and one commit is always all that is fetched, so that two of them change nothing."""
 
 
 def named_contexts(texts: Iterable[str]) -> dict[str, NamedContext]:
@@ -21,21 +28,50 @@ def named_contexts(texts: Iterable[str]) -> dict[str, NamedContext]:
     for text in texts:
         name, _, place = text.partition("=")
         if not name or not place:
-            raise click.UsageError(f"--build-context {text!r}: expected NAME=DIRECTORY or NAME={_IMAGE}IMAGE")
-        contexts[name.lower()] = _context(name, place)
+            raise click.UsageError(f"--build-context {text!r}: expected NAME=DIRECTORY or NAME=URL")
+        contexts[name.lower()] = _named_context(name, place)
     return contexts
 
 
-def _context(name: str, place: str) -> NamedContext:
-    if place.startswith(_IMAGE):
-        try:
-            return ImageContext(Reference.parse(place.removeprefix(_IMAGE)))
-        except InvalidReference as error:
-            raise click.UsageError(f"--build-context {name}: {error}") from error
-    path = Path(place).absolute()
-    if "://" in place or not path.is_dir():
-        raise click.UsageError(f"--build-context {name}: expected a directory or {_IMAGE}IMAGE")
-    return DirectoryContext(path)
+def _named_context(name: str, place: str) -> NamedContext:
+    try:
+        context = parse_named_context(place)
+    except ValueError as error:
+        raise click.UsageError(f"--build-context {name}: {error}") from error
+    if isinstance(context, DirectoryContext) and not context.path.is_dir():
+        raise click.UsageError(f"--build-context {name}: expected a directory: {context.path} is none")
+    return context
+
+
+def main_context(text: str, git_texts: Iterable[str], environ: Mapping[str, str]) -> MainContext:
+    """What ``--context`` names. Raises click.UsageError."""
+    try:
+        options = _git_options(git_texts)
+        context = parse_context(text, options, git_scheme=environ.get("GIT_PULL_METHOD") or "https")
+    except ValueError as error:
+        raise click.UsageError(f"--context: {error}") from error
+    if isinstance(context, DirectoryContext) and not context.path.is_dir():
+        raise click.UsageError(f"the context {context.path} is not a directory")
+    return context
+
+
+def _git_options(texts: Iterable[str]) -> GitOptions:
+    """``--git NAME=VALUE``, several in one or one each."""
+    told: dict[str, str] = {}
+    for text in texts:
+        for item in text.split(","):
+            name, _, value = item.partition("=")
+            if name not in _GIT:
+                raise click.UsageError(f"--git {item}: expected one of {', '.join(_GIT)}")
+            told[name] = value
+    for name, value in told.items():
+        if name not in ("branch", "depth") and value not in ("true", "false"):
+            raise click.UsageError(f"--git {name}={value}: expected true or false")
+    return GitOptions(
+        branch=told.get("branch", ""),
+        submodules=told.get("recurse-submodules", "true") == "true",
+        skip_tls_verify=told.get("insecure-skip-tls", "false") == "true",
+    )
 
 
 def secrets(texts: Iterable[str], environ: Mapping[str, str]) -> dict[str, SecretFile | SecretText]:

@@ -34,11 +34,16 @@ def read_dockerfile(path: Path, predefined: Mapping[str, str]) -> tuple[Dockerfi
 
 
 def read_ignore_rules(context: Path, dockerfile: Path | None = None) -> IgnoreRules:
-    """The rules of ``<Dockerfile>.dockerignore`` where there is one, else of the context's ``.dockerignore``."""
-    beside = [dockerfile.with_name(dockerfile.name + ".dockerignore")] if dockerfile else []
-    for path in (*beside, context / ".dockerignore"):
-        if path.is_file():
-            return IgnoreRules.parse(_read(path).decode("utf-8", "surrogateescape"))
+    """The rules of ``<Dockerfile>.dockerignore`` where there is one, else of the context's ``.dockerignore``.
+
+    A link in the context leads nowhere outside it.
+    """
+    paths = [dockerfile.with_name(dockerfile.name + ".dockerignore")] if dockerfile else []
+    for path in (*paths, context / ".dockerignore"):
+        inside = Tree([context]).resolve(str(path.relative_to(context))) if path.is_relative_to(context) else None
+        found = path if inside is None else context / inside
+        if found.is_file():
+            return IgnoreRules.parse(_read(found).decode("utf-8", "surrogateescape"))
     return IgnoreRules.parse("")
 
 

@@ -23,12 +23,22 @@ from builder.entries import Seen, read_changes, with_parents
 from builder.errors import BuildError, ContextError
 from builder.ignore import IgnoreRules as IgnorePatterns
 from builder.links import clean, join
+from builder.options import DEFAULT_LIMITS, Limits
 from builder.placement import Destination, Source, place
 from builder.rootfs import Tree
 from builder.sources import Selection
 from cache.keys import CacheKey
 
-__all__ = ["Destination", "IgnoreRules", "Source", "collect", "content_digest", "place", "unpack_archives"]
+__all__ = [
+    "Destination",
+    "IgnoreRules",
+    "Source",
+    "check_unchanged",
+    "collect",
+    "content_digest",
+    "place",
+    "unpack_archives",
+]
 
 
 class IgnoreRules(Protocol):
@@ -77,20 +87,34 @@ def content_digest(sources: Sequence[Source]) -> CacheKey:
         raise ContextError(f"cannot read the source {error.filename!r}: {error.strerror}") from error
 
 
-def unpack_archives(sources: Sequence[Source], scratch: Path) -> tuple[Source, ...]:
+def check_unchanged(sources: Sequence[Source]) -> None:
+    """Raises ContextError for a file whose size or time are not those that it was collected with."""
+    for source in sources:
+        for entry in source.entries:
+            if not entry.is_file or entry.content is None:
+                continue
+            try:
+                status = os.lstat(entry.content)
+            except OSError as error:
+                raise ContextError(f"{entry.content!r} has gone during the build: {error.strerror}") from error
+            if (status.st_size, status.st_mtime_ns) != (entry.size_bytes, entry.mtime_ns):
+                raise ContextError(f"{entry.content!r} changed during the build: build again when it is at rest")
+
+
+def unpack_archives(sources: Sequence[Source], scratch: Path, limits: Limits = DEFAULT_LIMITS) -> tuple[Source, ...]:
     """The sources with every archive replaced by what it holds.
 
     Its files are unpacked into new directories below ``scratch``, which must stay until the layer is written.
     """
-    return tuple(_unpacked(source, scratch) if source.kind == "archive" else source for source in sources)
+    return tuple(_unpacked(source, scratch, limits) if source.kind == "archive" else source for source in sources)
 
 
-def _unpacked(source: Source, scratch: Path) -> Source:
+def _unpacked(source: Source, scratch: Path, limits: Limits) -> Source:
     archive = source.entries[0]
     scratch.mkdir(parents=True, exist_ok=True)
     directory = Path(tempfile.mkdtemp(prefix="archive-", dir=scratch))
     try:
-        unpacked = unpack_file(str(archive.content), directory)
+        unpacked = unpack_file(str(archive.content), directory, limits)
     except (BuildError, OSError) as error:
         raise ContextError(f"cannot unpack {source.name!r}: {error}") from error
     if unpacked.skipped:

@@ -19,24 +19,46 @@ Compression = Literal["gzip", "zstd", "bzip2", "xz", "none"]
 CHUNK_BYTES = 1 << 20
 GZIP_CHUNK_BYTES = 1 << 16  # grow a thousandfold at most
 ZSTD_CHUNK_BYTES = 1 << 11  # grow 32,768-fold at most (a block of 128 KiB in 4 bytes)
+XZ_CHUNK_BYTES = 1 << 12  # grow 7,000-fold at most
+XZ_MEMORY_BYTES = 256 << 20  # ``xz -9`` asks for 65 MiB
 
 _GZIP_WINDOW = 31  # the largest window, in a gzip frame
 _IsalError = cast(type[Exception], isal_zlib.IsalError)  # the package's stub takes the class for an instance
 _DAMAGE = (EOFError, _IsalError, zstandard.ZstdError, lzma.LZMAError)
 
 
-class _Readable(Protocol):
+class Readable(Protocol):
+    """What a stream is read from: nothing comes at its end."""
+
     def read(self, size: int, /) -> bytes: ...
 
 
-class DecompressingReader:
-    """The uncompressed bytes of ``source``. Every method raises BuildError when the stream is damaged or cut off."""
+_MAGICS: tuple[tuple[bytes, Compression], ...] = (
+    (b"\x1f\x8b", "gzip"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+    (b"BZh", "bzip2"),
+    (b"\xfd7zXZ\x00", "xz"),
+)
+MAGIC_BYTES = max(len(magic) for magic, _ in _MAGICS)
 
-    def __init__(self, source: BinaryIO, compression: Compression) -> None:
+
+def compression_of(start: bytes) -> Compression:
+    """How a stream that starts with these ``MAGIC_BYTES`` bytes is compressed, whatever its name is."""
+    return next((kind for magic, kind in _MAGICS if start.startswith(magic)), "none")
+
+
+class DecompressingReader:
+    """The uncompressed bytes of ``source``, no more than ``max_bytes``.
+
+    Every method raises BuildError when the stream is damaged, cut off or longer.
+    """
+
+    def __init__(self, source: Readable, compression: Compression, max_bytes: int | None = None) -> None:
         self._source = _decompressed(source, compression)
         self._hash = hashlib.sha256()
         self._chunk = b""
         self._at = 0
+        self._max_bytes = max_bytes
         self.size_bytes = 0
 
     def read(self, size: int) -> bytes:
@@ -78,6 +100,8 @@ class DecompressingReader:
         self._at = 0
         self._hash.update(self._chunk)
         self.size_bytes += len(self._chunk)
+        if self._max_bytes is not None and self.size_bytes > self._max_bytes:
+            raise BuildError(f"the archive has more than {self._max_bytes} bytes unpacked (--max-unpacked-bytes)")
 
 
 class _Decoder(Protocol):
@@ -96,7 +120,7 @@ class _Frames:
     ``chunk_bytes`` are taken at once: so few that even those of a bomb fit into memory when they have grown.
     """
 
-    def __init__(self, source: BinaryIO, new_decoder: Callable[[], _Decoder], chunk_bytes: int) -> None:
+    def __init__(self, source: Readable, new_decoder: Callable[[], _Decoder], chunk_bytes: int) -> None:
         self._source = source
         self._new_decoder = new_decoder
         self._chunk_bytes = chunk_bytes
@@ -134,15 +158,15 @@ class _Frames:
         return False
 
 
-def _decompressed(source: BinaryIO, compression: Compression) -> _Readable:
+def _decompressed(source: Readable, compression: Compression) -> Readable:
     match compression:
         case "gzip":
             return _Frames(source, lambda: isal_zlib.decompressobj(_GZIP_WINDOW), GZIP_CHUNK_BYTES)
         case "zstd":
             return _Frames(source, zstandard.ZstdDecompressor().decompressobj, ZSTD_CHUNK_BYTES)
         case "bzip2":
-            return bz2.BZ2File(source)
+            return bz2.BZ2File(cast(BinaryIO, source))  # it only reads
         case "xz":
-            return lzma.LZMAFile(source)
+            return _Frames(source, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, XZ_MEMORY_BYTES), XZ_CHUNK_BYTES)
         case "none":
             return source

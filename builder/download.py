@@ -5,19 +5,25 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from typing import TypeVar
 
 import aiohttp
 from yarl import URL
 
 from builder.errors import ContextError
+from builder.options import DEFAULT_LIMITS
 from builder.remote import UrlSource
 from cache.oci.digest import Digest
 from cache.oci.redirect import RefusedRedirect, Target, follow, parse_url
 
-MAX_BYTES = 32 << 30
+T = TypeVar("T")
+
+MAX_BYTES = DEFAULT_LIMITS.download_bytes
 TRIES = 4
 _MOST_REDIRECTS = 10
 _FIRST_WAIT_S = 0.2
@@ -35,49 +41,74 @@ class Downloaded:
     mtime_s: int
 
 
-class _Temporary(Exception):
+class Temporary(Exception):
     """Worth another try."""
 
 
 async def download(source: UrlSource, path: Path, max_bytes: int = MAX_BYTES) -> Downloaded:
     """Fetches the file to ``path``. Raises ContextError, which shows the URL without what may be secret in it."""
+
+    async def attempt() -> Downloaded:
+        async with opened(web_target(source.url, source), source) as response:
+            return await _receive(response, source, path, max_bytes)
+
+    return await with_tries(source, attempt)
+
+
+async def with_tries(what: object, attempt: Callable[[], Awaitable[T]]) -> T:
+    """What ``attempt`` returns, tried again after faults that may pass. Raises ContextError, and all that it raises."""
     wait_s = _FIRST_WAIT_S
     for number in range(1, TRIES + 1):
         try:
-            async with aiohttp.ClientSession(timeout=_TIMEOUT, auto_decompress=False, trust_env=True) as session:
-                return await _attempt(session, source, path, max_bytes)
-        except (aiohttp.ClientError, TimeoutError, _Temporary) as error:
+            return await attempt()
+        except (aiohttp.ClientError, TimeoutError, Temporary) as error:
             if number == TRIES:
-                reason = str(error) if isinstance(error, _Temporary) else type(error).__name__
-                raise ContextError(f"cannot fetch {source} after {TRIES} tries: {reason}") from error
+                reason = str(error) if isinstance(error, Temporary) else type(error).__name__
+                raise ContextError(f"cannot fetch {what} after {TRIES} tries: {reason}") from error
         await asyncio.sleep(wait_s)
         wait_s *= 4
     raise AssertionError("the last try either returns or raises")
 
 
-async def _attempt(session: aiohttp.ClientSession, source: UrlSource, path: Path, max_bytes: int) -> Downloaded:
-    target = _first_target(source)
-    for _ in range(_MOST_REDIRECTS):
-        request = session.get(target.url, headers=target.headers, allow_redirects=False)
-        async with request as response:
-            try:
-                following = follow(target, "GET", response.status, response.headers.get("Location"))
-            except RefusedRedirect as error:
-                raise ContextError(f"cannot fetch {source}: it {error}") from error
-            if following is not None:
+@asynccontextmanager
+async def opened(target: Target, what: object) -> AsyncIterator[aiohttp.ClientResponse]:
+    """The reply with the content, redirects followed, credentials sent to the first server only.
+
+    Raises ContextError for what stays wrong, Temporary and aiohttp.ClientError for what may pass; ``what`` is how the
+    source is called in messages.
+    """
+    target = Target(target.url, {"Accept-Encoding": "identity", "User-Agent": "crossdock", **target.headers})
+    async with aiohttp.ClientSession(timeout=_TIMEOUT, auto_decompress=False, trust_env=True) as session:
+        for _ in range(_MOST_REDIRECTS):
+            async with session.get(target.url, headers=target.headers, allow_redirects=False) as response:
+                try:
+                    following = follow(target, "GET", response.status, response.headers.get("Location"))
+                except RefusedRedirect as error:
+                    raise ContextError(f"cannot fetch {what}: it {error}") from error
+                if following is None:
+                    _check_status(response, what)
+                    yield response
+                    return
                 target = following
-                continue
-            return await _receive(response, source, path, max_bytes)
-    raise ContextError(f"cannot fetch {source}: more than {_MOST_REDIRECTS} redirects")
+    raise ContextError(f"cannot fetch {what}: more than {_MOST_REDIRECTS} redirects")
 
 
-def _first_target(source: UrlSource) -> Target:
-    """The URL without its credentials, which become a header: that goes nowhere else."""
+def _check_status(response: aiohttp.ClientResponse, what: object) -> None:
+    if response.status in _TEMPORARY:
+        raise Temporary(f"the server answered {response.status}")
+    if response.status != 200:
+        raise ContextError(
+            f"cannot fetch {what}: the server answered {response.status} {response.reason or ''}".rstrip()
+        )
+
+
+def web_target(text: str, what: object) -> Target:
+    """The URL without its credentials, which become a header. Raises ContextError."""
     try:
-        url = parse_url(source.url)
+        url = parse_url(text)
     except ValueError as error:
-        raise ContextError(f"{source} is not a URL") from error
-    headers = {"Accept-Encoding": "identity", "User-Agent": "crossdock"}
+        raise ContextError(f"{what} is not a URL") from error
+    headers = {}
     if url.user is not None:
         pair = f"{url.user}:{url.password or ''}"
         headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
@@ -86,10 +117,6 @@ def _first_target(source: UrlSource) -> Target:
 
 
 async def _receive(response: aiohttp.ClientResponse, source: UrlSource, path: Path, max_bytes: int) -> Downloaded:
-    if response.status in _TEMPORARY:
-        raise _Temporary(f"the server answered {response.status}")
-    if response.status != 200:
-        raise ContextError(f"cannot fetch {source}: the server answered {response.status} {response.reason or ''}")
     algorithm = source.checksum.algorithm if source.checksum else "sha256"
     digest = hashlib.new(algorithm)
     size_bytes = 0
@@ -97,7 +124,7 @@ async def _receive(response: aiohttp.ClientResponse, source: UrlSource, path: Pa
         async for chunk in response.content.iter_chunked(1 << 18):
             size_bytes += len(chunk)
             if size_bytes > max_bytes:
-                raise ContextError(f"cannot fetch {source}: it has more than {max_bytes} bytes")
+                raise ContextError(f"cannot fetch {source}: it has more than {max_bytes} bytes (--max-download-bytes)")
             digest.update(chunk)
             await asyncio.to_thread(file.write, chunk)
     found = Digest(algorithm, digest.hexdigest())

@@ -48,13 +48,25 @@ class Flag:
 BOOL, TEXT, LIST = Kind.BOOL, Kind.TEXT, Kind.LIST
 
 HONOURED = (
-    Flag("context", TEXT, "The build context: a directory, or dir://PATH.", short="c"),
+    Flag(
+        "context", TEXT, "The build context: a directory, a git repository, or a tar: see docs/contexts.md.", short="c"
+    ),
     Flag("context-sub-path", TEXT, "A directory inside the context to use instead of all of it."),
-    Flag("dockerfile", TEXT, "The Dockerfile, as given or inside the context.", short="f", default="Dockerfile"),
+    Flag("git", LIST, "branch=NAME, recurse-submodules=false or insecure-skip-tls=true, for a context in git."),
+    Flag("max-unpacked-bytes", TEXT, "The most that a context or an archive may hold.", default="64GiB"),
+    Flag("max-files", TEXT, "The most files that a context or an archive may hold.", default="2000000"),
+    Flag("max-download-bytes", TEXT, "The most that ADD may fetch from one URL.", default="32GiB"),
+    Flag(
+        "dockerfile",
+        TEXT,
+        "The Dockerfile, as given or inside the context; a URL; or - for the standard input.",
+        short="f",
+        default="Dockerfile",
+    ),
     Flag("target", TEXT, "The stage to build (its name or number); the last one if not given."),
     Flag("check", BOOL, "Only check the Dockerfile by BuildKit's rules; status 1 when they find something."),
     Flag("build-arg", LIST, "NAME=VALUE for an ARG; NAME alone takes the value from the environment."),
-    Flag("build-context", LIST, "NAME=DIRECTORY or NAME=docker-image://IMAGE, for --from and FROM."),
+    Flag("build-context", LIST, "NAME=DIRECTORY, docker-image://IMAGE, oci-layout://PATH, or what --context takes."),
     Flag("secret", LIST, "id=NAME,src=FILE or id=NAME,env=VARIABLE, for RUN --mount=type=secret."),
     Flag("ssh", LIST, "default or NAME=SOCKET: an SSH agent, for RUN --mount=type=ssh."),
     Flag("label", LIST, "NAME=VALUE: a label to set on the image."),

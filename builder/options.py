@@ -2,31 +2,46 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from builder.exports import Export
+from builder.locations import MainContext, NamedContext
+from builder.remote import shown
 from cache.oci.descriptor import Platform
 from cache.oci.mirrors import Mirrors
 from cache.oci.reference import Reference
 
 
 @dataclass(frozen=True, slots=True)
-class DirectoryContext:
-    """``--build-context NAME=DIRECTORY``."""
+class DockerfilePlace:
+    """Where the Dockerfile is: a path, as given or inside the context, an http or https URL, or "-", standard input."""
 
-    path: Path
+    text: str = "Dockerfile"
+
+    @property
+    def name(self) -> str:
+        """What it is called in messages and on reports: its last part."""
+        return posixpath.basename(shown(self.text)) if self.text != "-" else "Dockerfile"
+
+    @property
+    def is_url(self) -> bool:
+        """True for one that is fetched."""
+        return self.text.startswith(("http://", "https://"))
 
 
-@dataclass(frozen=True, slots=True)
-class ImageContext:
-    """``--build-context NAME=docker-image://REFERENCE``."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What may come in: of each context or archive the unpacked bytes and the files, of each download the bytes."""
 
-    reference: Reference
+    unpacked_bytes: int = 64 << 30
+    files: int = 2_000_000
+    download_bytes: int = 32 << 30
 
 
-NamedContext = DirectoryContext | ImageContext
+DEFAULT_LIMITS = Limits()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,8 +131,9 @@ class BuildOptions:
     its local cache and its cache mounts; ``rung`` forces a rung of the sandbox ladder ("" = the best that works).
     """
 
-    context: Path
-    dockerfile: Path
+    context: MainContext
+    context_sub_path: str = ""
+    dockerfile: DockerfilePlace = DockerfilePlace()
     target: str = ""
     check_only: bool = False
     contexts: Mapping[str, NamedContext] = field(default_factory=dict)
@@ -132,3 +148,4 @@ class BuildOptions:
     cache: CacheOptions = CacheOptions()
     output: OutputOptions = OutputOptions()
     registry: RegistryOptions = RegistryOptions()
+    limits: Limits = DEFAULT_LIMITS

@@ -13,13 +13,14 @@ from pathlib import Path
 
 from builder import events
 from builder.changes import Change, Entry
-from builder.copy import Destination, Source, collect, content_digest, place, unpack_archives
+from builder.copy import Destination, Source, check_unchanged, collect, content_digest, place, unpack_archives
 from builder.errors import BuildError, StepFailed
 from builder.exports import USUAL_LAYERS, LayerFormat
 from builder.graph import Position
 from builder.image_users import User, resolve_owner, resolve_user
 from builder.keys import copied_content
 from builder.mounting import Mounting
+from builder.options import DEFAULT_LIMITS, Limits
 from builder.placement import make_directory
 from builder.remotes import Remotes
 from builder.rootfs import Tree
@@ -54,6 +55,7 @@ class Performer:
     listen: events.Listener
     clamp_mtime_s: int | None = None
     layer_format: LayerFormat = USUAL_LAYERS
+    limits: Limits = DEFAULT_LIMITS
     now_ns: Callable[[], int] = field(default=time.time_ns)
 
     async def perform(
@@ -71,7 +73,20 @@ class Performer:
             case CopyFiles():
                 fetched = await self._fetched(step)
                 changes = await asyncio.to_thread(self._copy, root.tree, at, step, fetched, roots)
-        return Performed(await self._layer(changes), in_root=False)
+        layer = await self._layer(changes)
+        if isinstance(step, CopyFiles) and isinstance(step.origin, ContextSource):
+            await asyncio.to_thread(self._check_unchanged, at, step)
+        return Performed(layer, in_root=False)
+
+    def _check_unchanged(self, at: tuple[int, int], step: CopyFiles) -> None:
+        """Raises BuildError where a file of the context was written to after the step's key was made of it.
+
+        The layer would be saved under a key that stands for other content.
+        """
+        try:
+            check_unchanged(self.sources.get((*at, 0), ()))
+        except BuildError as error:
+            raise error.at(step.span) from error
 
     async def content(self, root: StageRoot, step: LayerStep, selection: Selection) -> str:
         """What stands in a key for the files that a step takes from a stage. Raises BuildError."""
@@ -138,7 +153,7 @@ class Performer:
                 made_at_ns=self.now_ns(),
             )
             if step.unpack or step.remotes:
-                sources = unpack_archives(sources, self.scratch)
+                sources = unpack_archives(sources, self.scratch, self.limits)
             return place(sources, destination, tree)
         except BuildError as error:
             raise error.at(step.span) from error

@@ -14,7 +14,7 @@ from builder.dockerfile.expansion import expand
 from builder.dockerfile.mounts import mount_from
 from builder.dockerfile.parser import parse_trigger
 from builder.errors import DockerfileError, PlanError, Span
-from builder.options import DirectoryContext, NamedContext
+from builder.locations import DirectoryContext, ImageContext, LayoutContext
 from builder.sources import ContextSource, Origin, StageSource
 from cache.oci.descriptor import Platform
 from cache.oci.errors import InvalidReference
@@ -23,9 +23,9 @@ from cache.oci.reference import Reference
 
 @dataclass(frozen=True, slots=True)
 class ImageBase:
-    """The stage starts from an image of a registry, for ``platform`` (None = the one that is built for)."""
+    """The stage starts from an image of a registry or an OCI layout, for ``platform`` (None = what is built for)."""
 
-    reference: Reference
+    reference: Reference | LayoutContext
     span: Span
     platform: Platform | None = None
 
@@ -45,6 +45,8 @@ class ScratchBase:
 
 
 Base = ImageBase | StageBase | ScratchBase
+LocalContext = DirectoryContext | ImageContext | LayoutContext
+"""A named context once nothing has to be fetched that can be here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,7 @@ class Request:
     build_args: Mapping[str, str] = field(default_factory=dict)
     predefined: Mapping[str, str] = field(default_factory=dict)
     image_triggers: Mapping[int, Sequence[str]] = field(default_factory=dict)
-    contexts: Mapping[str, NamedContext] = field(default_factory=dict)
+    contexts: Mapping[str, LocalContext] = field(default_factory=dict)
 
 
 def make_plan(dockerfile: ins.Dockerfile, request: Request) -> Plan:
@@ -172,7 +174,7 @@ class _Planner:
         base = self._base(text.base, index)
         if isinstance(base, StageBase):
             self.add(base.index)
-        instructions = (*self._triggers(base, index), *text.instructions)
+        instructions = (*self._files_of_base(text.base), *self._triggers(base, index), *text.instructions)
         takes_from = {
             (position, number): self._source(word, name, index)
             for position, instruction in enumerate(instructions)
@@ -201,13 +203,20 @@ class _Planner:
             return ScratchBase(self._platform(base.platform))
         context = self.contexts.get(name.lower())
         if isinstance(context, DirectoryContext):
-            raise PlanError(f"FROM {name}: the context of that name is a directory, which cannot be a base", base.span)
+            return ScratchBase(self._platform(base.platform))
         if context is not None:
-            return ImageBase(context.reference, base.image.span, self._platform(base.platform))
+            return ImageBase(_image(context), base.image.span, self._platform(base.platform))
         earlier = self._names.get(name.lower())
         if earlier is not None and earlier < index:
             return StageBase(earlier)
         return ImageBase(_reference(name, base.image.span), base.image.span, self._platform(base.platform))
+
+    def _files_of_base(self, base: ins.From) -> list[ins.Instruction]:
+        """What puts a context that is a directory, and that a stage starts from, into it."""
+        name = expand(base.image, self.scope, self.dockerfile.escape)
+        if not isinstance(self.contexts.get(name.lower()), DirectoryContext):
+            return []
+        return [parse_trigger(f"COPY --from={name} / /", f"the files of the context {name}")]
 
     def _platform(self, word: ins.Word | None) -> Platform | None:
         """The platform of ``FROM --platform``."""
@@ -234,7 +243,7 @@ class _Planner:
             return StageSource(earlier)
         if text not in self._images:
             number = self._images[text] = len(self.dockerfile.stages) + len(self._images)
-            reference = context.reference if context else _reference(text, word.span)
+            reference = _image(context) if context else _reference(text, word.span)
             base: Base = ScratchBase() if text == "scratch" else ImageBase(reference, word.span)
             self.planned[number] = StagePlan(number, text, base)
         return StageSource(self._images[text])
@@ -252,6 +261,10 @@ def _named_sources(instruction: ins.Instruction) -> Iterator[tuple[int, ins.Word
             for number, word in enumerate(instruction.mounts):
                 if name := mount_from(word):
                     yield number, word, name
+
+
+def _image(context: ImageContext | LayoutContext) -> Reference | LayoutContext:
+    return context.reference if isinstance(context, ImageContext) else context
 
 
 def _reference(name: str, span: Span) -> Reference:

@@ -14,6 +14,7 @@ from builder.copy import Source, collect
 from builder.download import Downloaded, download
 from builder.errors import BuildError
 from builder.git_program import Git
+from builder.options import Limits
 from builder.remote import GitSource, RemoteSource, UrlSource
 from builder.rootfs import Tree
 from builder.sources import Selection
@@ -28,6 +29,7 @@ class Remotes:
 
     scratch: Path
     git: Git
+    limits: Limits
     _downloads: SingleFlight[UrlSource, Downloaded] = field(default_factory=SingleFlight)
     _done: dict[UrlSource, Downloaded] = field(default_factory=dict)
     _commits: dict[GitSource, str] = field(default_factory=dict)
@@ -46,6 +48,8 @@ class Remotes:
                 case GitSource():
                     key.text("commit", await self._commit(remote)).text("directory", remote.directory)
                     key.text("keep_git_dir", str(remote.keep_git_dir))
+                    if not remote.submodules:
+                        key.text("submodules", "False")
         except BuildError as error:
             raise error.at(step.span) from error
         return key.key()
@@ -61,7 +65,8 @@ class Remotes:
 
     async def _downloaded(self, remote: UrlSource) -> Downloaded:
         if remote not in self._done:
-            self._done[remote] = await self._downloads.run(remote, lambda: download(remote, self._new() / "file"))
+            most = self.limits.download_bytes
+            self._done[remote] = await self._downloads.run(remote, lambda: download(remote, self._new() / "file", most))
         return self._done[remote]
 
     async def _commit(self, remote: GitSource) -> str:

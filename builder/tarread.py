@@ -6,7 +6,7 @@ Our own, because ``tarfile`` takes as long for a header as unpacking a small fil
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -85,23 +85,27 @@ def is_header(block: bytes) -> bool:
         return False
 
 
-def read_entries(stream: Stream) -> Iterator[tuple[Entry, Content]]:
-    """Every member with its content, which is to be read before the next is asked for; paths are cleaned.
+def read_entries(stream: Stream, path_of: Callable[[str], str] = clean) -> Iterator[tuple[Entry, Content]]:
+    """Every member with its content, which is to be read before the next is asked for.
 
-    Raises BuildError for an archive that is damaged or has members that no file can be made of.
+    ``path_of`` makes paths of names, those of hard links' targets too. Raises BuildError for what is no archive or a
+    damaged one, or has members that no file can be made of.
     """
     extensions = _Extensions()
+    known = False
     while (block := stream.read(BLOCK_BYTES)) != b"":
         block += stream.read_exactly(BLOCK_BYTES - len(block))
         if not any(block):
             return
         if not is_header(block):
-            raise BuildError("the archive is damaged: a tar header has a wrong checksum")
+            wrong = "the archive is damaged: a tar header has a wrong checksum" if known else "it is not a tar archive"
+            raise BuildError(wrong)
+        known = True
         kind = block[156:157]
         if kind in {_LONG_LINK, _LONG_NAME, _RECORDS, _GLOBAL_RECORDS}:
             _extend(extensions, kind, _read_record(stream, block))
             continue
-        entry = _entry(block, extensions)
+        entry = _entry(block, extensions, path_of)
         content = Content(stream, entry.size_bytes)
         yield entry, content
         content.skip()
@@ -142,7 +146,7 @@ def _parse_records(data: bytes) -> dict[bytes, bytes]:
     return records
 
 
-def _entry(block: bytes, extensions: _Extensions) -> Entry:
+def _entry(block: bytes, extensions: _Extensions, path_of: Callable[[str], str]) -> Entry:
     records = extensions.records
     kind = block[156:157]
     raw_name = records.get(b"path") or extensions.name or _name(block)
@@ -159,13 +163,13 @@ def _entry(block: bytes, extensions: _Extensions) -> Entry:
         raise BuildError(f"the archive is damaged: {name!r} has {size_bytes} bytes")
     link = _decode(raw_link)
     return Entry(
-        path=clean(name),
+        path=path_of(name),
         mode=file_type | stat.S_IMODE(_field(block, 100, 8, name)),
         uid=_recorded(records, b"uid", block, 108, 8),
         gid=_recorded(records, b"gid", block, 116, 8),
         mtime_ns=_mtime_ns(records, block, name),
         size_bytes=size_bytes,
-        link=clean(link) if kind == _HARD_LINK else link if file_type == stat.S_IFLNK else "",
+        link=path_of(link) if kind == _HARD_LINK else link if file_type == stat.S_IFLNK else "",
         hardlink=kind == _HARD_LINK,
         device=(_field(block, 329, 8, name), _field(block, 337, 8, name)) if kind in _DEVICES else (0, 0),
         xattrs=_xattrs(records) if records else {},

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
 from builder.changes import Change, Entry, Opaque, Whiteout
-from builder.decompress import Compression, DecompressingReader
+from builder.context_members import ContextMembers, context_path
+from builder.decompress import MAGIC_BYTES, Compression, DecompressingReader, Readable, compression_of
 from builder.entries import keeps_xattr
 from builder.errors import BuildError
 from builder.layerdir import LayerDirectory
-from builder.links import join
+from builder.links import clean, join
+from builder.options import DEFAULT_LIMITS, Limits
 from builder.rootfs import Tree
 from builder.tarformat import OPAQUE_NAME, WHITEOUT_PREFIX
 from builder.tarread import read_entries
@@ -50,15 +53,67 @@ def unpack_layer(
     return _unpack(DecompressingReader(source, compression), target, _layer_change)
 
 
-def unpack_archive(source: BinaryIO, compression: Compression, directory: Path) -> Unpacked:
+def unpack_archive(
+    source: Readable, compression: Compression, directory: Path, limits: Limits = DEFAULT_LIMITS
+) -> Unpacked:
     """Unpacks a tar that is no layer into a new directory: ``.wh.`` names are plain files. Raises BuildError."""
-    return _unpack(DecompressingReader(source, compression), LayerDirectory(directory), _archive_change)
+    reader = DecompressingReader(source, compression, limits.unpacked_bytes)
+    return _unpack(reader, LayerDirectory(directory), counted(_archive_change, limits.files))
+
+
+def unpack_context(source: Readable, directory: Path, limits: Limits) -> Unpacked:
+    """Unpacks a build context, compressed or not, into a new directory. Raises BuildError.
+
+    Nobody may have meant a member to lie outside the context, or in it as a device: that is an error and names it.
+    """
+    start = _read_start(source)
+    if not start:
+        raise BuildError("it is empty: expected a tar archive")
+    reader = DecompressingReader(_Resumed(start, source), compression_of(start), limits.unpacked_bytes)
+    members = ContextMembers()
+    return _unpack(reader, LayerDirectory(directory), counted(members.change, limits.files), context_path)
+
+
+def counted(change_of: Callable[[Entry], Change | None], most: int) -> Callable[[Entry], Change | None]:
+    """``change_of`` for so many members; the next raises BuildError."""
+    numbers = itertools.count(1)
+
+    def change(entry: Entry) -> Change | None:
+        if next(numbers) > most:
+            raise BuildError(f"the archive has more than {most} files (--max-files)")
+        return change_of(entry)
+
+    return change
+
+
+def _read_start(source: Readable) -> bytes:
+    start = b""
+    while len(start) < MAGIC_BYTES and (more := source.read(MAGIC_BYTES - len(start))):
+        start += more
+    return start
+
+
+class _Resumed:
+    """A stream whose start has been read already."""
+
+    def __init__(self, start: bytes, rest: Readable) -> None:
+        self._start = start
+        self._rest = rest
+
+    def read(self, size: int, /) -> bytes:
+        if not self._start:
+            return self._rest.read(size)
+        data, self._start = self._start[:size], self._start[size:]
+        return data
 
 
 def _unpack(
-    reader: DecompressingReader, directory: LayerDirectory, change_of: Callable[[Entry], Change | None]
+    reader: DecompressingReader,
+    directory: LayerDirectory,
+    change_of: Callable[[Entry], Change | None],
+    path_of: Callable[[str], str] = clean,
 ) -> Unpacked:
-    for entry, content in read_entries(reader):
+    for entry, content in read_entries(reader, path_of):
         change = change_of(replace(entry, xattrs=_kept(entry.xattrs)) if entry.xattrs else entry)
         if change is None:
             continue

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 _TIMES = (("d", 86400), ("h", 3600), ("min", 60))
+_BYTES = re.compile(r"(?P<number>[0-9]{1,15}(?:\.[0-9]{1,6})?)(?P<unit>[MGT]i?B)?")
+_UNIT_BYTES = {None: 1, "MB": 10**6, "GB": 10**9, "TB": 10**12, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
 
 def told_bytes(size_bytes: int) -> str:
@@ -21,3 +25,11 @@ def told_seconds(seconds: float) -> str:
         if seconds >= 2 * unit_s:
             return f"{seconds / unit_s:.0f} {unit}"
     return f"{seconds:.0f} s"
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes from ``500000``, ``500MB``, ``50GB``, ``1TB`` or, in powers of 1024, ``50GiB``. Raises ValueError."""
+    match = _BYTES.fullmatch(text.strip())
+    if match is None or not (size_bytes := int(float(match["number"]) * _UNIT_BYTES[match["unit"]])):
+        raise ValueError(f"{text!r} is not a size: expected a number and MB, GB, TB, MiB, GiB or TiB, for example 50GB")
+    return size_bytes

@@ -9,6 +9,7 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from cache.oci.reference import DOCKER_HUB, canonical_host, check_repository
+from cache.units import parse_bytes
 from proxy.config import Account, DiskCache, Freshness, LogStyle, ProxyConfig, TagTier, Tls, Upstream
 from proxy.errors import ConfigError
 from proxy.options import UPSTREAM_SETTINGS, Values, over
@@ -20,8 +21,6 @@ _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[?[0-9A-Fa-f:.]+
 _LISTEN = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^:\s\[\]]*):(?P<port>[0-9]{1,5})")
 _TIME = re.compile(r"(?P<number>[0-9]{1,9}(?:\.[0-9]{1,6})?)(?P<unit>ms|s|m|h|d)?")
 _UNIT_S = {None: 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_BYTES = re.compile(r"(?P<number>[0-9]{1,15}(?:\.[0-9]{1,6})?)(?P<unit>[MGT]i?B)?")
-_UNIT_BYTES = {None: 1, "MB": 10**6, "GB": 10**9, "TB": 10**12, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _TIMES = {
     "tag-ttl": "tag_ttl_s",
     "revalidate": "revalidate_s",
@@ -121,14 +120,6 @@ def parse_seconds(text: str) -> float:
     if match is None:
         raise ValueError(f"{text!r} is not a time: expected a number and ms, s, m, h or d, for example 90s")
     return float(match["number"]) * _UNIT_S[match["unit"]]
-
-
-def parse_bytes(text: str) -> int:
-    """Bytes from ``500000``, ``500MB``, ``50GB``, ``1TB`` or, in powers of 1024, ``50GiB``. Raises ValueError."""
-    match = _BYTES.fullmatch(text.strip())
-    if match is None or not (size_bytes := int(float(match["number"]) * _UNIT_BYTES[match["unit"]])):
-        raise ValueError(f"{text!r} is not a size: expected a number and MB, GB, TB, MiB, GiB or TiB, for example 50GB")
-    return size_bytes
 
 
 def _listen(text: str) -> tuple[str, int]:

@@ -118,7 +118,7 @@ def _seaweedfs_command(directory: Path, port: int) -> list[str]:
     }
     (directory / "s3.json").write_text(json.dumps({"identities": [identity]}))
     (directory / "data").mkdir()
-    _make_certificate(directory)
+    make_certificate(directory)
     flags = {
         "dir": directory / "data",
         "ip": "127.0.0.1",
@@ -148,7 +148,7 @@ def _seaweedfs_command(directory: Path, port: int) -> list[str]:
     return [str(weed), "-logtostderr=true", "mini", *(f"-{name}={value}" for name, value in flags.items())]
 
 
-def _make_certificate(directory: Path) -> None:
+def make_certificate(directory: Path) -> None:
     """A certificate for the loopback that nobody but who is told to trusts, and its key."""
     key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "s3")])
     now = datetime.now(UTC)

@@ -30,7 +30,7 @@ LEVELS = {
         proxy.errors proxy.outcome proxy.rights
         cache.oci.gate cache.priority
         builder.changes builder.dockerfile.instructions builder.errors builder.events builder.exports
-        builder.flags builder.options builder.records builder.run_mounts
+        builder.flags builder.locations builder.options builder.remote builder.records builder.run_mounts
     """,
     1: """
         cache.dockerfile_images cache.entry cache.eviction cache.keys cache.paths cache.ranges cache.record_format
@@ -42,13 +42,14 @@ LEVELS = {
         proxy.negotiation proxy.options proxy.quota proxy.ranges proxy.reload proxy.replica_key proxy.replies
         proxy.request proxy.routing
         proxy.secret_text proxy.settings proxy.status_page proxy.summary
-        builder.chmod builder.copy_rules builder.dockerfile.config_syntax builder.dockerfile.directives
+        builder.chmod builder.cloud_storage builder.context_members builder.copy_rules
+        builder.dockerfile.config_syntax builder.dockerfile.directives
         builder.dockerfile.durations builder.dockerfile.expansion builder.dockerfile.glob builder.dockerfile.heredocs
         builder.dockerfile.lines builder.dockerfile.mounts builder.dockerfile.parser builder.dockerfile.statement
         builder.dockerfile.words builder.dockerfile.work_syntax builder.evaluate builder.evaluate_work
         builder.export_syntax builder.graph
         builder.history builder.ignore builder.image builder.image_users builder.keys builder.links builder.lint
-        builder.metadata builder.plan builder.remote builder.sources builder.stage_scope builder.steps
+        builder.metadata builder.plan builder.sources builder.stage_scope builder.steps
         builder.tarformat
     """,
     2: """
@@ -61,10 +62,11 @@ LEVELS = {
         cache.oci.connections cache.oci.discovery proxy.accounts proxy.caller proxy.certificate proxy.check
         proxy.identity proxy.log proxy.metrics proxy.replicas proxy.sightings proxy.spool proxy.spool_file
         proxy.upstreams proxy.users proxy.gates
-        builder.agent_socket builder.archives builder.cache_mounts builder.context builder.copy builder.decompress
+        builder.agent_socket builder.archive_streams builder.archives builder.cache_mounts builder.context builder.copy
+        builder.decompress
         builder.digest_files builder.digests builder.download builder.entries builder.file_outputs
-        builder.git_program builder.isolation builder.layerdir
-        builder.mount_preparation builder.outputs builder.placement builder.rootfs builder.sandbox
+        builder.git_program builder.google_credentials builder.isolation builder.layerdir
+        builder.mount_preparation builder.oci_layout builder.outputs builder.placement builder.rootfs builder.sandbox
         builder.sandbox_mounts builder.sandbox_root builder.snapshot builder.stubs builder.tarlayer builder.tarread
         builder.unpack builder.unpacked builder.workspace
     """,
@@ -77,7 +79,8 @@ LEVELS = {
         proxy.hosted proxy.intake proxy.lookup proxy.manifest_pushes proxy.manifests proxy.mounts proxy.referrers
         proxy.asking proxy.sender proxy.services proxy.sources proxy.stale proxy.status proxy.tags proxy.uploads
         builder.bases builder.conversions builder.deliver
-        builder.execute builder.layers builder.mounting builder.perform builder.push builder.remotes
+        builder.execute builder.layers builder.local_inputs builder.mounting builder.perform
+        builder.push builder.remotes
         builder.run builder.stage_root builder.step_cache
     """,
     4: """

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from builder import cli, flags
-from builder.options import BuildOptions
+from builder.locations import DirectoryContext
+from builder.options import BuildOptions, DockerfilePlace
 from proxy.client_config import print_client_config
 from proxy.settings import make_config
 
@@ -50,7 +51,7 @@ def test_an_executor_s_command_line(context):
     assert options.build_args == {"A": "1", "FROM_ENVIRONMENT": "e"}
     assert options.registry.insecure_hosts == {"a:1"}
     assert options.registry.mirrors == {"docker.io": ("mirror.example/hub",), "ghcr.io": ("mirror.example/ghcr.io",)}
-    assert options.dockerfile == context / "Dockerfile"
+    assert options.dockerfile == DockerfilePlace("Dockerfile")
     assert options.state_dir == Path("/home/user/.cache/crossdock/build")
 
 
@@ -68,7 +69,7 @@ def test_what_the_proxy_tells_an_executor_is_understood(context):
 def test_booleans_are_flags_with_an_optional_value_behind_an_equals_sign(context):
     assert parse([str(context), "--no-push", "--cache"]).cache.enabled
     assert not parse([str(context), "--no-push", "--cache", "--cache=false"]).cache.enabled
-    assert parse(["--no-push", "--cache", str(context)]).context == context
+    assert parse(["--no-push", "--cache", str(context)]).context == DirectoryContext(context)
 
 
 def test_times_are_clamped_by_flag_or_environment(context):
@@ -92,8 +93,11 @@ def test_no_push_keeps_names_for_archives(context):
         (["-d", "UPPER:1"], "invalid image reference 'UPPER:1'"),
         (["--no-push", "--build-arg", "=x"], "expected NAME=VALUE"),
         (["--no-push", "--label", "x"], "expected NAME=VALUE"),
-        (["--no-push", "--dockerfile", "missing"], "no Dockerfile 'missing'"),
-        (["--no-push", "--context", "s3://bucket/key"], "s3://… is not supported"),
+        (["--no-push", "--context", "-", "--dockerfile", "-"], "the context or the Dockerfile, not both"),
+        (["--no-push", "--max-unpacked-bytes", "much"], "is not a size"),
+        (["--no-push", "--max-files", "0"], "expected a number"),
+        (["--no-push", "--git", "tag=x"], "expected one of branch"),
+        (["--no-push", "--context", "ftp://h/x"], "ftp://… is not supported"),
         (["--no-push", "--custom-platform", "linux"], "not a platform"),
         (["--no-push", "--cache-reop", "x"], "No such option"),
         (["--no-push", "--isolation", "none"], "expected auto, overlay, namespaces or chroot"),

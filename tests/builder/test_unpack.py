@@ -136,7 +136,7 @@ def test_a_damaged_archive_is_an_error(tmp_path: Path, compression, cut: int):
         del blob[-cut - (10240 if compression == "none" else 0) :]
     else:
         blob[:10] = b"0123456789"
-    with pytest.raises(BuildError, match=r"the archive (is damaged|ends early)"):
+    with pytest.raises(BuildError, match=r"the archive (is damaged|ends early)|is not a tar archive"):
         unpack_archive(io.BytesIO(blob), compression, tmp_path)
 
 

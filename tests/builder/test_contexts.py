@@ -1,0 +1,349 @@
+"""Build contexts of every kind: what they are called, and that each gives the same image and the same keys."""
+
+from __future__ import annotations
+
+import io
+import lzma
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from builder.locations import (
+    AzureBlob,
+    DirectoryContext,
+    GitOptions,
+    GoogleObject,
+    ImageContext,
+    LayoutContext,
+    S3Object,
+    TarFile,
+    WebArchive,
+    parse_context,
+    parse_named_context,
+)
+from builder.remote import GitSource, parse_git
+from cache.oci.reference import Reference
+from tests.builder.case_files import describe
+from tests.builder.servers import Web, repository, serving, web
+from tests.integration.building import Builder, Ended, write_files
+from tests.s3_servers import make_certificate
+
+__all__ = ["repository", "web"]
+
+FILES = {
+    "Dockerfile": "FROM scratch\nCOPY . /all/\nCOPY sub/file /one\n",
+    ".dockerignore": "left-out\nDockerfile\n.dockerignore\n",
+    "left-out": "no\n",
+    "top": "2\n",
+    "sub/file": "f\n",
+}
+COMMIT = "a" * 40
+AZURE = "https://acct.blob.core.windows.net/container/dir/blob"
+
+
+def packed(files: dict[str, str], mode: str = "w:gz") -> bytes:
+    """A tar of these texts."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode=mode) as archive:
+        for name, text in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(text.encode())
+            archive.addfile(info, io.BytesIO(text.encode()))
+    return out.getvalue()
+
+
+# What they are called
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("/w", DirectoryContext(Path("/w"))),
+        ("dir:///w", DirectoryContext(Path("/w"))),
+        ("tar:///w/c.tar.gz", TarFile(Path("/w/c.tar.gz"))),
+        ("tar://stdin", TarFile(None)),
+        ("tar://-", TarFile(None)),
+        ("-", TarFile(None)),
+        ("s3://b/d/k.tar", S3Object("b", "d/k.tar")),
+        ("s3://b", S3Object("b", "context.tar.gz")),
+        ("gs://b/", GoogleObject("b", "context.tar.gz")),
+        (AZURE, AzureBlob(AZURE)),
+        ("https://h/c.tar?sig=1", WebArchive("https://h/c.tar?sig=1")),
+        ("https://h/r.git", GitSource("https://h/r.git")),
+        ("git://h/o/r#refs/heads/x#" + COMMIT, GitSource("https://h/o/r", "refs/heads/x", commit=COMMIT)),
+        ("git@h:o/r.git#v1:sub", GitSource("git@h:o/r.git", "v1", "sub")),
+    ],
+)
+def test_kinds(text, expected):
+    assert parse_context(text, git_scheme="https") == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("ftp://h/c.tar", "ftp://… is not supported"),
+        ("s3:///k", "names no bucket"),
+        ("tar://", "names no file"),
+        ("https:///c.tar", "no host"),
+        ("https://acct.blob.core.windows.net/container", "CONTAINER/BLOB"),
+        ("https://h/r.git#--upload-pack=x", "is not a ref"),
+        ("https://h/r.git#a..b", "is not a ref"),
+        ("https://h/r.git#main#zzz", "is not a commit"),
+        ("https://h/r.git?what=1", "'what' behind the"),
+        ("https://h/r.git?ref=a#b", "said elsewhere"),
+        ("https://h/r.git?ref=a&branch=b", "said elsewhere"),
+        ("https://h/r.git?submodules=maybe", "expected true or false"),
+    ],
+)
+def test_what_is_none(text, said):
+    with pytest.raises(ValueError, match=said):
+        parse_context(text)
+
+
+@pytest.mark.parametrize(
+    ("behind", "expected"),
+    [
+        ("?ref=v1&subdir=/a/b/", {"ref": "v1", "directory": "a/b"}),
+        ("?branch=x&keep-git-dir=1", {"ref": "refs/heads/x", "keep_git_dir": True}),
+        ("?tag=x&checksum=abcdef1", {"ref": "refs/tags/x", "commit": "abcdef1"}),
+        ("?commit=abcdef1&submodules=false", {"commit": "abcdef1", "submodules": False}),
+        (f"#{COMMIT}", {"ref": COMMIT}),
+        ("?submodules=false#main:d", {"ref": "main", "directory": "d", "submodules": False}),
+    ],
+)
+def test_what_stands_behind_a_repository(behind, expected):
+    assert parse_git("https://h/r.git" + behind) == GitSource("https://h/r.git", **expected)
+
+
+def test_git_options_hold_where_the_url_says_nothing():
+    options = GitOptions(branch="b", submodules=False, skip_tls_verify=True)
+    found = parse_context("https://h/r.git", options)
+    assert found == GitSource("https://h/r.git", "b", submodules=False, skip_tls_verify=True)
+    assert parse_context("https://h/r.git#main", options).ref == "main"
+    assert parse_context("git://h/r", git_scheme="http").repository == "http://h/r"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("docker-image://alpine:3", ImageContext(Reference.parse("alpine:3"))),
+        ("oci-layout:///l/x:v1", LayoutContext(Path("/l/x"), "v1")),
+        ("oci-layout:///l:1/x", LayoutContext(Path("/l:1/x"))),
+        ("oci-layout:///l/x@sha256:1", LayoutContext(Path("/l/x"), "sha256:1")),
+        ("git://h/r", GitSource("git://h/r")),
+    ],
+)
+def test_named_kinds(text, expected):
+    assert parse_named_context(text) == expected
+
+
+def test_nothing_secret_is_shown():
+    for text in (
+        "https://u:sesame@h/c.tar?X-Amz-Signature=sesame",
+        AZURE + "?sv=1&sig=sesame",
+        "https://u:sesame@h/r.git",
+    ):
+        context = parse_context(text)
+        assert "sesame" not in f"{context} {context!r}"
+
+
+# One content, one key, whatever it comes through
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return write_files(tmp_path / "context", FILES)
+
+
+def given(builder: Builder, arguments: list[object], stdin: bytes = b"") -> Ended:
+    """A build with something on its standard input."""
+    done = subprocess.run(
+        builder.command(*arguments), env=builder.environ(), input=stdin, capture_output=True, timeout=100, check=False
+    )
+    assert b"Traceback" not in done.stderr, done.stderr
+    return Ended(done.returncode, done.stderr.decode())
+
+
+def test_each_kind_hits_what_another_built(tmp_path, directory, web):
+    builder = Builder(tmp_path / "home")
+    common: list[object] = ["--no-push", "--cache", "--reproducible"]
+    builder.must(directory, *common, f"--oci-layout-path={tmp_path}/layout")
+    assert '"f\\n"' in describe(tmp_path / "layout", 0)
+    tars = {
+        "plain": packed(FILES, "w"),
+        "gzip": packed(FILES, "w:gz"),
+        "bzip2": packed(FILES, "w:bz2"),
+        "xz": lzma.compress(packed(FILES, "w")),
+        "zstd": zstandard.compress(packed(FILES, "w")),
+    }
+    for name, data in tars.items():
+        (tmp_path / name).write_bytes(data)
+        ended = builder.must("--context", f"tar://{tmp_path / name}", *common)
+        assert ended.outcomes == ["CACHED", "CACHED"], name
+    for arguments in (["-"], ["--context=tar://stdin"]):
+        assert given(builder, [*arguments, *common], tars["gzip"]).outcomes == ["CACHED", "CACHED"]
+    deeper = {f"deep/er/{name}": text for name, text in FILES.items()}
+    url = web.answer("/context.tar.gz", (200, {}, packed(deeper)))
+    assert builder.must(url, "--context-sub-path=deep/er", *common).outcomes == ["CACHED", "CACHED"]
+    assert not list((tmp_path / "home/.cache/crossdock/build/work").iterdir())
+
+
+def test_a_repository_hits_what_a_directory_built(tmp_path, repository):
+    builder = Builder(tmp_path / "home", {"GIT_PULL_METHOD": "git"})
+    context = write_files(tmp_path / "context", {"top": "2\n", "sub/file": "f\n"})
+    write_files(tmp_path, {"Dockerfile": "FROM scratch\nCOPY . /\n", "sub.Dockerfile": "FROM scratch\nCOPY file /\n"})
+    common = ["--no-push", "--cache", "-f", tmp_path / "Dockerfile"]
+    builder.must(context, *common)
+    assert builder.must(repository, *common).outcomes == ["CACHED"]
+    assert builder.must(repository, "--git=branch=v1", *common).outcomes != ["CACHED"]
+    assert builder.must(repository + "?ref=main", *common).outcomes == ["CACHED"]
+    below = ["--no-push", "--cache", "-f", tmp_path / "sub.Dockerfile"]
+    builder.must(context / "sub", *below)
+    assert builder.must(repository + "#main:sub", *below).outcomes == ["CACHED"]
+    ended = builder.build(repository + "#main:none", *below)
+    assert (ended.status, "has no directory 'none'" in ended.output) == (1, True)
+    kept = builder.must(repository, "--build-arg=BUILDKIT_CONTEXT_KEEP_GIT_DIR=1", *common)
+    assert kept.outcomes != ["CACHED"]
+
+
+def test_over_tls_with_credentials_and_after_a_fault(tmp_path):
+    make_certificate(tmp_path)
+    both = tmp_path / "both.pem"
+    both.write_bytes((tmp_path / "cert.pem").read_bytes() + (tmp_path / "key.pem").read_bytes())
+    data = packed(FILES)
+    with serving(Web(both)) as web:
+        url = web.answer("/c.tar.gz", (200, {"Content-Length": str(len(data) * 2)}, data), (200, {}, data))
+        url = url.replace("://", "://user:sesame@") + "?token=sesame"
+        refused = Builder(tmp_path / "home").build(url, "--no-push")
+        assert refused.status == 1
+        builder = Builder(tmp_path / "home", {"SSL_CERT_FILE": str(tmp_path / "cert.pem")})
+        ended = builder.must(url, "--no-push")
+    assert len(web.asked) == 2
+    assert (web.asked[1][1] or "").startswith("Basic ")
+    assert "sesame" not in refused.output + ended.output
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ((404, {}, b""), "answered 404"),
+        ((200, {}, b""), "it is empty"),
+        ((200, {}, b"<html>" * 200), "not a tar archive"),
+        ((200, {}, packed(FILES)[:-20]), "is damaged after"),
+        ((200, {}, b"\x1f\x8b" + b"x" * 600), "is damaged after"),
+        ((200, {}, packed({"../x": ""})), "'../x' in the archive has .."),
+        ((200, {}, packed({"x": ""})), "no Dockerfile 'Dockerfile'"),
+    ],
+)
+def test_bad_archives_from_the_web(tmp_path, web, answer, said):
+    ended = Builder(tmp_path / "home").build(web.answer("/c.tar", answer), "--no-push")
+    assert (ended.status, said in ended.output) == (1, True), ended.output
+    assert not list((tmp_path / "home/.cache/crossdock/build/work").iterdir())
+
+
+def test_limits(tmp_path, directory, web):
+    tar = tmp_path / "c.tar.gz"
+    tar.write_bytes(packed({**FILES, "zeros": "0" * 3_000_000}))
+    builder = Builder(tmp_path / "home")
+    ended = builder.build(f"tar://{tar}", "--no-push", "--max-unpacked-bytes=2MB")
+    assert "more than 2000000 bytes unpacked (--max-unpacked-bytes)" in ended.output
+    ended = builder.build(f"tar://{tar}", "--no-push", "--max-files=3")
+    assert "more than 3 files (--max-files)" in ended.output
+    write_files(directory, {"Dockerfile": "FROM scratch\nADD c.tar.gz /\n"})
+    (directory / "c.tar.gz").write_bytes(tar.read_bytes())
+    for flag in ("--max-unpacked-bytes=2MB", "--max-files=3"):
+        ended = builder.build(directory, "--no-push", flag)
+        assert (flag.partition("=")[0] in ended.output, "Dockerfile:2" in ended.output) == (True, True)
+    url = web.answer("/big", (200, {}, b"0" * 1000))
+    write_files(directory, {"Dockerfile": f"FROM scratch\nADD {url} /\n"})
+    ended = builder.build(directory, "--no-push", "--max-download-bytes=999")
+    assert "more than 999 bytes (--max-download-bytes)" in ended.output
+
+
+# Dockerfiles from elsewhere, and what they leave out
+
+
+def test_a_dockerfile_by_url_and_on_the_standard_input(tmp_path, directory, web):
+    builder = Builder(tmp_path / "home")
+    text = FILES["Dockerfile"].encode()
+    builder.must(directory, "--no-push", "--cache")
+    url = web.answer("/Dockerfile", (200, {}, text))
+    assert builder.must(directory, "--no-push", "--cache", "-f", url).outcomes == ["CACHED", "CACHED"]
+    arguments = [directory, "--no-push", "--cache", "-f", "-"]
+    assert given(builder, arguments, text).outcomes == ["CACHED", "CACHED"]
+    ended = given(builder, arguments, b"FORM scratch\n")
+    assert (ended.status, "Dockerfile:1" in ended.output) == (1, True)
+
+
+def test_an_ignore_file_beside_the_dockerfile_of_an_archive(tmp_path):
+    files = {**FILES, "other": FILES["Dockerfile"], "other.dockerignore": "*\n!sub\n"}
+    (tmp_path / "c.tar").write_bytes(packed(files, "w"))
+    arguments = [f"tar://{tmp_path}/c.tar", "--no-push", "-f", "other", f"--oci-layout-path={tmp_path}/layout"]
+    Builder(tmp_path / "home").must(*arguments)
+    shown = describe(tmp_path / "layout", 0)
+    assert (" all/sub/file " in shown, " all/top " in shown) == (True, False)
+
+
+def test_links_of_an_archive_lead_nowhere_outside(tmp_path):
+    write_files(tmp_path, {"outside/Dockerfile": "FROM scratch\n", "outside/secret": "sesame\n"})
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for name, target in (("Dockerfile", f"{tmp_path}/outside/secret"), ("sub", f"{tmp_path}/outside")):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = tarfile.SYMTYPE, target
+            archive.addfile(info)
+    (tmp_path / "c.tar").write_bytes(out.getvalue())
+    builder = Builder(tmp_path / "home")
+    ended = builder.build(f"tar://{tmp_path}/c.tar", "--no-push")
+    assert (ended.status, "no Dockerfile" in ended.output, "sesame" in ended.output) == (1, True, False)
+    ended = builder.build(f"tar://{tmp_path}/c.tar", "--no-push", "--context-sub-path=sub")
+    assert (ended.status, "has no directory 'sub'" in ended.output) == (1, True)
+
+
+# Named contexts
+
+
+def test_named_contexts_of_every_kind(tmp_path, directory, web, repository):
+    builder = Builder(tmp_path / "home")
+    builder.must(directory, "--no-push", f"--oci-layout-path={tmp_path}/made", "-d", "example.com/x:v1")
+    write_files(tmp_path / "named", {"file": "from a directory\n"})
+    url = web.answer("/c.tar", (200, {}, packed({"file": "from the web\n"})))
+    text = (
+        "FROM layout AS first\nFROM plain\nCOPY --from=plain file /1\nCOPY --from=tar file /2\n"
+        "COPY --from=git top /3\nCOPY --from=layout one /4\nCOPY --from=first all/top /5\n"
+    )
+    write_files(directory, {"Dockerfile": text})
+    contexts = {
+        "plain": tmp_path / "named",
+        "tar": url,
+        "git": repository + "#v1",
+        "layout": f"oci-layout://{tmp_path}/made:v1",
+    }
+    arguments = [directory, "--no-push", f"--oci-layout-path={tmp_path}/layout", "--cache"]
+    arguments += [f"--build-context={name}={place}" for name, place in contexts.items()]
+    builder.must(*arguments)
+    lines = [line.partition(" 0:0 ")[2] for line in describe(tmp_path / "layout", 0).splitlines() if "0:0" in line]
+    assert lines == [
+        'file "from a directory\\n"',
+        '1 "from a directory\\n"',
+        '2 "from the web\\n"',
+        '3 "1\\n"',
+        '4 "f\\n"',
+        '5 "2\\n"',
+    ]
+    assert set(builder.must(*arguments).outcomes) == {"CACHED"}
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [("oci-layout://{}/none", "cannot read"), ("oci-layout://{}/made:v2", "has no image 'v2'")],
+)
+def test_layouts_that_lack_the_image(tmp_path, directory, place, said):
+    builder = Builder(tmp_path / "home")
+    builder.must(directory, "--no-push", f"--oci-layout-path={tmp_path}/made", "-d", "example.com/x:v1")
+    write_files(directory, {"Dockerfile": "FROM base\n"})
+    ended = builder.build(directory, "--no-push", f"--build-context=base={place.format(tmp_path)}")
+    assert (ended.status, said in ended.output, "Dockerfile:1" in ended.output) == (1, True, True), ended.output
