@@ -114,15 +114,19 @@ class Leases:
                     await self.release(held)
 
     async def _keep(self, held: Held, ttl_s: float) -> None:
-        renewed_at = self._clock()
+        """Renews until that has failed for so long that others may take the lease soon; a write that hangs counts."""
+        now = asyncio.get_running_loop().time
+        good_until = now() + ttl_s * 2 / 3
         while not held.lost.is_set():
-            await asyncio.sleep(ttl_s / 3)
+            await asyncio.sleep(min(ttl_s / 3, max(0.0, good_until - now())))
+            begun_at = now()  # others may see the new version before we hear of it
             try:
-                await self.renew(held, ttl_s)
-                renewed_at = self._clock()
-            except CacheError:
-                if self._clock() - renewed_at >= ttl_s * 2 / 3:
-                    held.lost.set()  # others take it now, or soon
+                async with asyncio.timeout_at(good_until):
+                    await self.renew(held, ttl_s)
+                good_until = begun_at + ttl_s * 2 / 3
+            except (CacheError, TimeoutError):
+                if now() >= good_until:
+                    held.lost.set()
 
 
 def _read(record: Record | None) -> _Content | None:

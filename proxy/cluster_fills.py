@@ -21,11 +21,12 @@ import aiohttp
 import structlog
 
 from cache import paths
-from cache.errors import BlobNotFound, CacheError
+from cache.errors import CacheError
 from cache.leases import Leases, Other
 from cache.oci.client import BlobReply
 from cache.oci.digest import Digest
 from cache.oci.errors import InvalidReply
+from cache.oci.replies import content_length
 from cache.store import BlobStore
 from proxy.fills import BlobSource
 from proxy.metrics import Metrics
@@ -109,6 +110,7 @@ class ClusterSource:
         self._holder = ""
         self._position = 0
         self._leads = False
+        self._store_failed = False
 
     async def __aenter__(self) -> BlobReply:
         try:
@@ -149,8 +151,9 @@ class ClusterSource:
                     self._position += len(chunk)
                     yield chunk
                 return
-            except (aiohttp.ClientError, TimeoutError, BlobNotFound) as error:
-                log.warning("fill_taken_over", digest=str(self._digest), at_byte=self._position, reason=_told(error))
+            except (aiohttp.ClientError, TimeoutError, CacheError) as error:
+                log.warning("fill_source_broke", digest=str(self._digest), at_byte=self._position, reason=_told(error))
+                self._store_failed = self._store_failed or isinstance(error, CacheError)
             reply = await self._next(dead=self._holder)
             if reply.size_bytes != size_bytes:
                 reason = f"the blob has {reply.size_bytes} bytes, and had {size_bytes} at another replica"
@@ -198,7 +201,7 @@ class ClusterSource:
 
     async def _stored_part(self) -> BlobReply | None:
         """The rest of the blob from the store, which may have it by now."""
-        size_bytes = await self._cluster.store.stat(self._digest)
+        size_bytes = None if self._store_failed else await self._cluster.store.stat(self._digest)
         if size_bytes is None:
             return None
         await self._prove_once()
@@ -217,16 +220,15 @@ class ClusterSource:
         headers = {"Range": f"bytes={self._position}-"} if self._position else {}
         asked = self._cluster.replicas.ask(holder, "GET", target, headers, silence_s=SILENCE_S)
         reply = await self._opened.enter_async_context(asked)
-        if reply.status == 404:
+        length_bytes = content_length(reply.headers)
+        if reply.status != (206 if self._position else 200) or length_bytes is None:
             raise NotFilling
-        if reply.status not in (200, 206):
-            raise aiohttp.ClientError(f"replied {reply.status}")
         self._cluster.metrics.cluster_fill("followed")
-        return BlobReply(self._position + int(reply.headers["Content-Length"]), self._position, _body(reply))
+        return BlobReply(self._position + length_bytes, self._position, _body(reply))
 
 
 class NotFilling(Exception):
-    """The replica does not fetch that blob now."""
+    """The replica lives, and does not give that blob out now."""
 
 
 async def _body(reply: aiohttp.ClientResponse) -> AsyncIterator[bytes]:

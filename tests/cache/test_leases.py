@@ -102,15 +102,21 @@ async def test_while_it_is_kept_it_is_renewed() -> None:
     await held(two)
 
 
-async def test_who_cannot_renew_stops_claiming_it(monkeypatch: pytest.MonkeyPatch) -> None:
+async def fails(*_: object) -> str:
+    raise StoreUnavailable("memory:", "write", "it is away")
+
+
+async def hangs(*_: object) -> str:
+    await asyncio.Event().wait()
+    return ""
+
+
+@pytest.mark.parametrize("put", [fails, hangs])
+async def test_who_cannot_renew_stops_claiming_it(monkeypatch: pytest.MonkeyPatch, put: object) -> None:
     store = MemoryStore()
     one = Leases(store, "one")
     lease = await held(one, ttl_s=0.06)
-
-    async def fails(*_: object) -> str:
-        raise StoreUnavailable("memory:", "write", "it is away")
-
     async with one.kept(lease, 0.06):
-        monkeypatch.setattr(store, "put", fails)
+        monkeypatch.setattr(store, "put", put)
         async with asyncio.timeout(5):
             await lease.lost.wait()
