@@ -128,7 +128,9 @@ class ProxyConfig:
     ``hosted`` are the first path components, or longer prefixes, whose repositories live only here. ``hosts`` are names
     that clients may call the proxy by, beside its addresses and the machine's own name. ``users_file`` is an htpasswd
     file, ``tokens_file`` holds ``name:token`` lines. ``replica_url`` is where the other replicas of a cluster reach
-    this one. Once told to stop, the proxy lets what it serves end for ``drain_s`` seconds. ``patience`` has no option.
+    this one. Once told to stop, the proxy lets what it serves end for ``drain_s`` seconds. The store is looked after
+    every ``maintenance_interval_s`` (0 = never), and blobs are read at ``scrub_bytes_per_second`` to see whether they
+    are whole (0 = not at all). ``patience`` has no option.
     """
 
     host: str
@@ -147,4 +149,6 @@ class ProxyConfig:
     log: LogStyle = field(default_factory=LogStyle)
     replica_url: str | None = None
     drain_s: float = 30.0
+    maintenance_interval_s: float = 3600.0
+    scrub_bytes_per_second: int = 5_000_000
     patience: Patience = field(default_factory=Patience)

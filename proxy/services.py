@@ -24,11 +24,13 @@ from proxy.held import HeldManifests
 from proxy.hosted import HostedRepositories
 from proxy.intake import Intakes
 from proxy.lookup import Lookup
+from proxy.maintenance import Maintenance
 from proxy.manifest_pushes import ManifestPushes
 from proxy.manifests import Manifests
 from proxy.metrics import Metrics
 from proxy.mounts import Mounts
 from proxy.referrers import Referrers
+from proxy.refetch import Refetch
 from proxy.reload import Configuration
 from proxy.replicas import Replicas
 from proxy.sightings import Sightings
@@ -65,6 +67,7 @@ class Services:
     referrers: Referrers
     sightings: Sightings
     manifest_pushes: ManifestPushes
+    maintenance: Maintenance
 
     @property
     def config(self) -> ProxyConfig:
@@ -89,9 +92,11 @@ class Services:
         """Begins what goes on in the background. Raises ConfigError for an account that cannot be used."""
         self.accounts.use(await self.accounts.read(self.config.upstreams.values()))
         self.uploads.open()
+        self.maintenance.start()
 
     async def close(self) -> None:
         """Ends what goes on in the background."""
+        await self.maintenance.close()
         await self.manifests.close()
         await self.accounts.close()
         await self.fills.close()
@@ -120,9 +125,11 @@ def make_services(config: ProxyConfig, store: Store, transport: Transport, envir
     hosted = HostedRepositories(store, catalog)
     mounts = Mounts(store, blobs, hosted, upstreams, access, accounts)
     uploads = UploadSessions(replicas.upload_name)
+    configuration = Configuration(config)
+    refetch = Refetch(store, configuration, accounts, blobs, manifests)
     metrics.watch(fetches=fills.__len__, uploads=uploads.__len__)
     return Services(
-        configuration=Configuration(config),
+        configuration=configuration,
         metrics=metrics,
         drain=Drain(),
         store=store,
@@ -143,6 +150,7 @@ def make_services(config: ProxyConfig, store: Store, transport: Transport, envir
         referrers=Referrers(catalog, hosted, manifests, upstreams),
         sightings=Sightings(),
         manifest_pushes=ManifestPushes(upstreams, manifests, blobs, mounts),
+        maintenance=Maintenance(store, configuration, metrics, refetch.fetch),
     )
 
 

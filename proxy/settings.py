@@ -60,6 +60,8 @@ def make_config(values: Values, default_store: str) -> ProxyConfig:
         ),
         replica_url=read.one("replica-url", _root_url, None),
         drain_s=read.one("drain", parse_seconds, 30.0),
+        maintenance_interval_s=read.one("maintenance-interval", parse_seconds, 3600.0),
+        scrub_bytes_per_second=read.one("scrub-rate", _rate, 5_000_000),
     )
     if not config.rules.rules:
         read.problems += _unruled(config)
@@ -120,6 +122,10 @@ def parse_seconds(text: str) -> float:
     if match is None:
         raise ValueError(f"{text!r} is not a time: expected a number and ms, s, m, h or d, for example 90s")
     return float(match["number"]) * _UNIT_S[match["unit"]]
+
+
+def _rate(text: str) -> int:
+    return 0 if text.strip() == "0" else parse_bytes(text)
 
 
 def _listen(text: str) -> tuple[str, int]:

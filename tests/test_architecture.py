@@ -71,12 +71,11 @@ LEVELS = {
         builder.unpack builder.unpacked builder.workspace
     """,
     3: """
-        cache.catalog cache.leases cache.disk_copy cache.inventory cache.layers cache.listing cache.scrub
-        cache.scrub_turns cache.stores cache.tiered
-        cache.walking cache.warm
-        proxy.absences proxy.access proxy.authenticate proxy.blobs proxy.cluster_fills proxy.drain proxy.fills
-        proxy.forwarded proxy.held
-        proxy.hosted proxy.intake proxy.lookup proxy.manifest_pushes proxy.manifests proxy.mounts proxy.referrers
+        cache.catalog cache.disk_copy cache.inventory cache.layers cache.leases cache.listing cache.reap cache.rounds
+        cache.scrub cache.scrub_turns cache.stores cache.tiered cache.walking cache.warm proxy.absences proxy.access
+        proxy.authenticate proxy.blobs proxy.cluster_fills proxy.drain proxy.fills proxy.forwarded proxy.held
+        proxy.hosted proxy.intake proxy.lookup proxy.maintenance proxy.manifest_pushes proxy.manifests proxy.mounts
+        proxy.referrers proxy.refetch
         proxy.asking proxy.sender proxy.services proxy.sources proxy.stale proxy.status proxy.tags proxy.uploads
         builder.bases builder.conversions builder.deliver
         builder.execute builder.layers builder.local_inputs builder.mounting builder.perform
