@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -121,6 +122,14 @@ class DiskCache:
 
 
 @dataclass(frozen=True, slots=True)
+class Redirection:
+    """Clients of these ``networks`` fetch blobs of ``size_bytes`` and more from the bucket itself; none = nobody."""
+
+    networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
+    size_bytes: int = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
 class ProxyConfig:
     """The whole configuration.
 
@@ -141,6 +150,7 @@ class ProxyConfig:
     hosted: tuple[str, ...]
     spool_dir: Path | None = None
     disk_cache: DiskCache | None = None
+    redirection: Redirection = field(default_factory=Redirection)
     hosts: tuple[str, ...] = ()
     users_file: Path | None = None
     tokens_file: Path | None = None

@@ -29,6 +29,7 @@ from proxy.manifest_pushes import ManifestPushes
 from proxy.manifests import Manifests
 from proxy.metrics import Metrics
 from proxy.mounts import Mounts
+from proxy.redirects import Redirects
 from proxy.referrers import Referrers
 from proxy.refetch import Refetch
 from proxy.reload import Configuration
@@ -68,6 +69,7 @@ class Services:
     sightings: Sightings
     manifest_pushes: ManifestPushes
     maintenance: Maintenance
+    redirects: Redirects
 
     @property
     def config(self) -> ProxyConfig:
@@ -151,6 +153,7 @@ def make_services(config: ProxyConfig, store: Store, transport: Transport, envir
         sightings=Sightings(),
         manifest_pushes=ManifestPushes(upstreams, manifests, blobs, mounts),
         maintenance=Maintenance(store, configuration, metrics, refetch.fetch),
+        redirects=Redirects(store, configuration, metrics),
     )
 
 

@@ -75,7 +75,7 @@ LEVELS = {
         cache.scrub cache.scrub_turns cache.stores cache.tiered cache.walking cache.warm proxy.absences proxy.access
         proxy.authenticate proxy.blobs proxy.cluster_fills proxy.drain proxy.fills proxy.forwarded proxy.held
         proxy.hosted proxy.intake proxy.lookup proxy.maintenance proxy.manifest_pushes proxy.manifests proxy.mounts
-        proxy.referrers proxy.refetch
+        proxy.redirects proxy.referrers proxy.refetch
         proxy.asking proxy.sender proxy.services proxy.sources proxy.stale proxy.status proxy.tags proxy.uploads
         builder.bases builder.conversions builder.deliver
         builder.execute builder.layers builder.local_inputs builder.mounting builder.perform
