@@ -40,7 +40,7 @@ from builder.workspace import work_directory
 from cache.filesystem import FilesystemStore
 from cache.layers import RegistryLayerCache, StoreLayerCache
 from cache.oci.credentials import DockerConfig
-from cache.oci.registries import Registries
+from cache.oci.registries import EVERY_HOST, Registries
 from cache.oci.transport import Transport
 
 _ABANDONED_S = 3600.0
@@ -92,13 +92,6 @@ async def _checked_dockerfile(
     return dockerfile
 
 
-class _EveryHost:
-    """What ``--insecure`` and ``--skip-tls-verify`` without a host stand for."""
-
-    def __contains__(self, host: object) -> bool:
-        return True
-
-
 @dataclass(frozen=True, slots=True)
 class _Peers:
     """The registries that a build talks to, as it pulls from them and as it pushes to them."""
@@ -110,7 +103,7 @@ class _Peers:
 @asynccontextmanager
 async def _open_peers(options: RegistryOptions, environ: Mapping[str, str]) -> AsyncIterator[_Peers]:
     credentials = DockerConfig.load(environ, Path(environ.get("HOME") or Path.home()))
-    unverified = _EveryHost() if options.skip_tls_verify else options.skip_tls_verify_hosts
+    unverified = EVERY_HOST if options.skip_tls_verify else options.skip_tls_verify_hosts
     async with Transport(skip_tls_verify=unverified) as transport:
         yield _Peers(
             pull=Registries(transport, credentials, _insecure(options, options.insecure_pull), options.mirrors),
@@ -119,7 +112,7 @@ async def _open_peers(options: RegistryOptions, environ: Mapping[str, str]) -> A
 
 
 def _insecure(options: RegistryOptions, everywhere: bool) -> Container[str]:
-    return _EveryHost() if everywhere else options.insecure_hosts
+    return EVERY_HOST if everywhere else options.insecure_hosts
 
 
 @asynccontextmanager

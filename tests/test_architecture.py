@@ -59,6 +59,7 @@ LEVELS = {
         cache.s3_sweep cache.s3_wire cache.s3_writing
         cache.oci.auth cache.oci.client cache.oci.credentials cache.oci.download cache.oci.registries cache.oci.session
         cache.oci.transport cache.oci.uploads
+        builder.stored_images cache.oci.credential_file
         cache.oci.connections cache.oci.discovery proxy.accounts proxy.caller proxy.certificate proxy.check
         proxy.identity proxy.log proxy.metrics proxy.replicas proxy.sightings proxy.spool proxy.spool_file
         proxy.upstreams proxy.users proxy.gates
@@ -83,10 +84,10 @@ LEVELS = {
         builder.run builder.stage_root builder.step_cache
     """,
     4: """
-        cache.cli cache.store_cli cache.store_commands cache.store_check_command
+        cache.cli cache.login_cli cache.logout_cli cache.store_cli cache.store_commands cache.store_check_command
         proxy.app proxy.call proxy.cli proxy.discovery proxy.handlers proxy.middleware proxy.pulling proxy.pushing
         proxy.serving
-        builder.build builder.cli builder.cli_outputs builder.cli_sources builder.progress
+        builder.build builder.cli builder.cli_outputs builder.cli_sources builder.push_cli builder.progress
     """,
 }
 LEVEL_OF = {module: level for level, modules in LEVELS.items() for module in modules.split()}
