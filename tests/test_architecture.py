@@ -65,7 +65,7 @@ LEVELS = {
         proxy.upstreams proxy.users proxy.gates
         builder.agent_socket builder.archive_streams builder.archives builder.cache_mounts builder.context builder.copy
         builder.decompress
-        builder.digest_files builder.digests builder.download builder.entries builder.file_outputs
+        builder.digest_files builder.digests builder.download builder.entries builder.file_outputs builder.foreign
         builder.git_program builder.google_credentials builder.isolation builder.layerdir
         builder.mount_preparation builder.oci_layout builder.outputs builder.placement builder.rootfs builder.sandbox
         builder.sandbox_mounts builder.sandbox_root builder.snapshot builder.stubs builder.tarlayer builder.tarread
