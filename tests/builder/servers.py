@@ -6,7 +6,7 @@ import os
 import ssl
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,10 +18,11 @@ from tests.peers import free_port
 
 
 class Web:
-    """Answers by path; ``asked`` has what came, with the Authorization header."""
+    """Answers by path; ``asked`` has what came, with the Authorization header. ``when_asked`` is called before."""
 
     def __init__(self, certificate: Path | None = None) -> None:
         self.asked: list[tuple[str, str | None]] = []
+        self.when_asked: Callable[[], None] = lambda: None
         self.headers: list[dict[str, str]] = []
         self.answers: dict[str, list[tuple[int, dict[str, str], bytes]]] = {}
         web = self
@@ -32,6 +33,7 @@ class Web:
             def do_GET(self) -> None:
                 web.asked.append((self.path, self.headers.get("Authorization")))
                 web.headers.append(dict(self.headers))
+                web.when_asked()
                 listed = web.answers.get(self.path.partition("?")[0], [(404, {}, b"")])
                 status, headers, body = listed.pop(0) if len(listed) > 1 else listed[0]
                 self.send_response(status)
