@@ -162,6 +162,11 @@ class Catalog:
         return _decode(name, record.value, kind) if record is not None else None
 
 
+def read_tag(name: str, value: bytes) -> TagEntry:
+    """What the record of a tag says. Raises DamagedRecord."""
+    return _decode(name, value, TagEntry)
+
+
 def _decode(name: str, value: bytes, kind: type[T]) -> T:
     try:
         return codec.decode(value, kind, "record")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol
@@ -22,6 +23,7 @@ from cache.oci.transport import read_limited
 from cache.oci.uploads import Source, bytes_source
 from cache.store import Store
 from cache.together import together
+from cache.uses import write_uses
 from cache.verify import verified
 
 PARALLEL_LOOKUPS = 16
@@ -41,6 +43,9 @@ class LayerCache(Protocol):
 
     def open(self, layer: Layer) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """The layer's compressed bytes, verified as they pass."""
+
+    async def note_uses(self) -> None:
+        """Writes down which steps were found, for whoever looks after the cache."""
 
 
 class RegistryLayerCache:
@@ -116,17 +121,23 @@ class RegistryLayerCache:
         async with self.client.open_blob(self.repository, descriptor.digest) as reply:
             yield verified(reply.chunks, descriptor.digest, descriptor.size)
 
+    async def note_uses(self) -> None:
+        """Does nothing: a registry sees for itself what is asked for."""
+
 
 class StoreLayerCache:
     """Cache entries in a local store: a record per key, which holds what a registry's manifest would."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._uses: dict[str, int] = {}
 
     async def lookup(self, keys: Sequence[CacheKey]) -> dict[CacheKey, CachedStep]:
         wanted = dict.fromkeys(keys)
         found = await together((functools.partial(self._lookup_one, key) for key in wanted), PARALLEL_LOOKUPS)
-        return {step.key: step for step in found if step is not None}
+        steps = {step.key: step for step in found if step is not None}
+        self._uses |= {paths.layer(key.hex): 1 for key in steps}
+        return steps
 
     async def _lookup_one(self, key: CacheKey) -> CachedStep | None:
         record = await self._store.get(paths.layer(key.hex))
@@ -156,6 +167,10 @@ class StoreLayerCache:
         descriptor = layer.descriptor
         async with self._store.open(descriptor.digest) as chunks:
             yield verified(chunks, descriptor.digest, descriptor.size)
+
+    async def note_uses(self) -> None:
+        uses, self._uses = self._uses, {}
+        await write_uses(self._store, uses, time.time())
 
 
 def _read(key: CacheKey, raw: bytes, media_type: str = "") -> CachedStep | None:

@@ -12,6 +12,11 @@
         │   ├── _members/<algorithm>/<hex>                 this repository has that manifest or blob
         │   └── _referrers/<algorithm>/<hex>               what refers to that manifest as its subject
         ├── damaged/<algorithm>/<hex>                      what was wrong with a blob that was put aside, and when
+        ├── usage/<random>                                 what was used, and how often, until one flush of it
+        ├── gc/state                                       which blobs are condemned, and since when
+        ├── gc/condemned/<run>/<number>                    some of them, and which of these were spared
+        ├── gc/used/ab                                     what all flushes have said of the names that hash to ab
+        ├── gc/manifests/ab                                what the manifests ab… name, so that each is read once
         ├── maintenance/<task>                             how far a task that goes on in turns has come
         ├── names/<namespace>/<repository…, / as ~>        this repository has had a manifest
         ├── cluster/key                                    what the replicas of a cluster know each other by
@@ -38,6 +43,11 @@ QUARANTINE = f"{VERSION}/quarantine/"
 HOSTED = "_hosted"
 DAMAGED = "damaged/"
 MAINTENANCE = "maintenance/"
+USAGE = "usage/"
+GC_STATE = "gc/state"
+GC_CONDEMNED = "gc/condemned/"
+GC_USED = "gc/used/"
+GC_MANIFESTS = "gc/manifests/"
 
 
 def blob(digest: Digest) -> str:
@@ -177,3 +187,13 @@ def fill_lease(digest: Digest) -> str:
 def layer(key_hex: str) -> str:
     """The record of a build step's layer in the builder's local cache."""
     return f"layers/{key_hex[:2]}/{key_hex}"
+
+
+def usage(token: str) -> str:
+    """The record of one flush of uses; ``token`` is random."""
+    return USAGE + token
+
+
+def condemned(run: str, number: int) -> str:
+    """The record of some of the blobs that a run of gc has condemned."""
+    return f"{GC_CONDEMNED}{run}/{number}"

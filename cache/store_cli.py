@@ -12,9 +12,10 @@ import structlog
 
 from cache.errors import CacheError
 from cache.store_check_command import VERIFY
+from cache.store_collect_command import GC
 from cache.store_commands import LS, STATS
 
-COMMANDS = (STATS, LS, VERIFY)
+COMMANDS = (STATS, LS, VERIFY, GC)
 """Each callback is a coroutine function that returns an exit status."""
 
 INTERRUPTED = 130

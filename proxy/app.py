@@ -79,7 +79,6 @@ class RunningProxy:
         """Returns when what runs has ended, or the configured time is over; new connections come to an end before."""
         drain, limit_s = self.services.drain, self.services.config.drain_s
         drain.draining = True
-        await self.services.maintenance.close()
         balancer_s = drain.balancer_s(limit_s)
         await asyncio.sleep(balancer_s)
         await self.site.stop()

@@ -14,6 +14,7 @@ from functools import partial
 from cachetools import LRUCache
 
 from cache.catalog import Catalog, TagEntry
+from cache.condemned import Condemned
 from cache.oci import media_types
 from cache.oci.descriptor import Descriptor
 from cache.oci.digest import Digest
@@ -34,24 +35,33 @@ MAX_LISTED = 10_000
 class HostedRepositories:
     """The content of hosted repositories. Every method raises StoreUnavailable when the store fails."""
 
-    def __init__(self, store: BlobStore, catalog: Catalog, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, store: BlobStore, catalog: Catalog, condemned: Condemned, now: Callable[[], float] = time.time
+    ) -> None:
         self._store = store
         self._catalog = catalog
+        self._condemned = condemned
         self._listed: LRUCache[str, bool] = LRUCache(MAX_LISTED)
         self._now = now
 
     async def find_blob(self, route: Hosted, digest: Digest) -> StoredBlob:
         """The blob. Raises Unknown."""
-        member, size_bytes = await asyncio.gather(self._member(route, digest), self._store.stat(digest))
+        member, size_bytes = await self._look(route, digest)
         if member is None or size_bytes is None:
             raise no_blob(route, digest)
         return StoredBlob(digest, size_bytes)
 
     async def add_blob(self, route: Hosted, digest: Digest, size_bytes: int) -> None:
-        """Notes that the repository has a blob that is in the store."""
+        """Notes that the repository has a blob that is in the store. Raises Unknown when it is being deleted."""
+        if not await self._condemned.keep(digest):
+            raise no_blob(route, digest)
         if await self._member(route, digest) is None:
             descriptor = Descriptor(media_type=BLOB_TYPE, digest=digest, size=size_bytes)
             await self._catalog.add_member(route.namespace, route.repository, descriptor)
+
+    async def admit(self, digest: Digest) -> None:
+        """Returns when content can be stored again that gc may be deleting. Raises StoreUnavailable."""
+        await self._condemned.admit(digest)
 
     async def remove_blob(self, route: Hosted, digest: Digest) -> None:
         """Takes the blob out of the repository. Raises Unknown."""
@@ -61,8 +71,10 @@ class HostedRepositories:
     async def find_manifest(self, route: Hosted, reference: str | Digest) -> FoundManifest:
         """The manifest under a tag or digest. Raises Unknown."""
         digest = await self._resolve(route, reference)
-        held = await self._catalog.manifest(route.namespace, route.repository, digest) if digest is not None else None
-        if digest is None or held is None:
+        if digest is None or not await self._condemned.keep(digest):
+            raise no_manifest(route, reference)
+        held = await self._catalog.manifest(route.namespace, route.repository, digest)
+        if held is None:
             raise no_manifest(route, reference)
         raw, media_type = held
         return FoundManifest(Descriptor(media_type=media_type, digest=digest, size=len(raw)), raw, HIT)
@@ -72,7 +84,7 @@ class HostedRepositories:
         digest = await self._resolve(route, reference)
         if digest is None:
             raise no_manifest(route, reference)
-        member, size_bytes = await asyncio.gather(self._member(route, digest), self._store.stat(digest))
+        member, size_bytes = await self._look(route, digest)
         if member is None or size_bytes is None or not media_types.is_manifest(member.media_type):
             raise no_manifest(route, reference)
         return member
@@ -87,9 +99,13 @@ class HostedRepositories:
         """
         if isinstance(manifest, Manifest):
             await self._require_blobs(route, manifest)
+        else:
+            for child in manifest.manifests:  # they need not be there, but those that are must stay
+                await self._condemned.keep(child.digest)
         descriptor = manifest.descriptor
         if isinstance(reference, Digest):
             descriptor = Descriptor(media_type=manifest.media_type, digest=reference, size=len(manifest.raw))
+        await self._condemned.admit(descriptor.digest)
         await self._catalog.put_blob_bytes(route.namespace, route.repository, descriptor, manifest.raw)
         if manifest.subject is not None:
             referring = brief(referrer(manifest, descriptor.digest))
@@ -145,9 +161,15 @@ class HostedRepositories:
     async def _member(self, route: Hosted, digest: Digest) -> Descriptor | None:
         return await self._catalog.member(route.namespace, route.repository, digest)
 
+    async def _look(self, route: Hosted, digest: Digest) -> tuple[Descriptor | None, int | None]:
+        """Whether the repository has it, and its size in the store, where it stays then; None for what it has not."""
+        if not await self._condemned.keep(digest):
+            return None, None
+        return await asyncio.gather(self._member(route, digest), self._store.stat(digest))
+
     async def _require_blobs(self, route: Hosted, manifest: Manifest) -> None:
         async def is_missing(blob: Descriptor) -> bool:
-            member, size_bytes = await asyncio.gather(self._member(route, blob.digest), self._store.stat(blob.digest))
+            member, size_bytes = await self._look(route, blob.digest)
             return member is None or size_bytes is None
 
         blobs = list({blob.digest: blob for blob in manifest.children}.values())

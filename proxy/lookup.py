@@ -15,6 +15,7 @@ from cache.entry import InvalidEntry, LookupHit, from_manifest
 from cache.keys import CacheKey
 from cache.oci.errors import InvalidManifest, NotFound
 from cache.oci.manifest import Index, Manifest, parse_manifest
+from cache.usage import Usage
 from proxy.blobs import Blobs
 from proxy.caller import Caller
 from proxy.errors import Unknown
@@ -30,10 +31,11 @@ log = structlog.get_logger()
 class Lookup:
     """Looks up many keys of one repository at once."""
 
-    def __init__(self, blobs: Blobs, manifests: Manifests, hosted: HostedRepositories) -> None:
+    def __init__(self, blobs: Blobs, manifests: Manifests, hosted: HostedRepositories, usage: Usage) -> None:
         self._blobs = blobs
         self._manifests = manifests
         self._hosted = hosted
+        self._usage = usage
 
     async def find(self, route: Route, keys: Sequence[CacheKey], caller: Caller) -> dict[CacheKey, LookupHit | None]:
         """For each key its entry, or None when there is none or not all of it.
@@ -68,6 +70,7 @@ class Lookup:
             log.info("entry_not_usable", repository=str(route), key=key.hex, reason=str(error))
             return None
         await self._require_blobs(route, manifest, caller)
+        self._usage.note(route.namespace, route.repository, key.hex)
         return LookupHit(found.descriptor, step)
 
     async def _manifest(self, route: Route, key: CacheKey, caller: Caller) -> FoundManifest:

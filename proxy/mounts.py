@@ -89,9 +89,13 @@ class Mounts:
 
     async def _into_hosted(self, target: Hosted, source: Route, digest: Digest, caller: Caller) -> bool:
         found = await self._find(source, digest, self._reader(source, target, caller))
-        if found is not None:
+        if found is None:
+            return False
+        try:
             await self._hosted.add_blob(target, digest, found.size_bytes)
-        return found is not None
+        except Unknown:
+            return False  # it is being deleted this very moment
+        return True
 
     async def _into_upstream(self, target: Proxied, source: Route, digest: Digest, caller: Caller) -> bool:
         if await self._mount_there(target, source, digest, caller):

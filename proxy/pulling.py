@@ -29,6 +29,7 @@ _ETAG = re.compile(r'(?:W/)?"?([^",\s]+)"?')
 async def read_manifest(services: Services, call: Call, request: ReadManifest) -> web.StreamResponse:
     """A manifest's exact bytes, or on HEAD what it is."""
     found = await _find_manifest(services, call, request.reference, request.head)
+    services.usage.note(call.route.namespace, call.route.repository, request.reference)
     more = {}
     if isinstance(request.reference, str) and found.descriptor.media_type in media_types.INDEXES:
         found = await _negotiated(services, call, found, request.head)
@@ -96,9 +97,6 @@ async def read_blob(services: Services, call: Call, request: ReadBlob) -> web.St
     headers = call.headers(found.outcome, request.digest, more)
     if _is_known(call, request.digest):
         return web.Response(status=304, headers=headers)
-    if (url := await services.redirects.url(call.http, found)) is not None:
-        more = {"Location": url, "Cache-Control": "no-store"}
-        return web.Response(status=307, headers=call.headers(found.outcome, request.digest, more))
     return await serve_blob(call.http, services.store, found, headers)
 
 

@@ -178,6 +178,7 @@ async def put_manifest(services: Services, call: Call, request: PutManifest) -> 
         taken = PutReply(digest, subject, request.tags)
     else:
         taken = await services.manifest_pushes.push(call.route, request, raw, media_type, call.caller)
+    services.usage.note(call.route.namespace, call.route.repository, request.reference)
     more = {"OCI-Subject": taken.subject, "OCI-Tag": ", ".join(taken.tags)}
     said = {name: value for name, value in more.items() if value}
     return _created(call, f"manifests/{request.reference}", digest, said)

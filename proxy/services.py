@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cache.catalog import Catalog
+from cache.condemned import Condemned
 from cache.leases import Leases
 from cache.oci.transport import Transport
 from cache.store import Store
+from cache.usage import Usage
 from proxy.absences import Absences
 from proxy.access import Access
 from proxy.accounts import Accounts
@@ -24,14 +26,11 @@ from proxy.held import HeldManifests
 from proxy.hosted import HostedRepositories
 from proxy.intake import Intakes
 from proxy.lookup import Lookup
-from proxy.maintenance import Maintenance
 from proxy.manifest_pushes import ManifestPushes
 from proxy.manifests import Manifests
 from proxy.metrics import Metrics
 from proxy.mounts import Mounts
-from proxy.redirects import Redirects
 from proxy.referrers import Referrers
-from proxy.refetch import Refetch
 from proxy.reload import Configuration
 from proxy.replicas import Replicas
 from proxy.sightings import Sightings
@@ -68,8 +67,8 @@ class Services:
     referrers: Referrers
     sightings: Sightings
     manifest_pushes: ManifestPushes
-    maintenance: Maintenance
-    redirects: Redirects
+    usage: Usage
+    condemned: Condemned
 
     @property
     def config(self) -> ProxyConfig:
@@ -94,17 +93,19 @@ class Services:
         """Begins what goes on in the background. Raises ConfigError for an account that cannot be used."""
         self.accounts.use(await self.accounts.read(self.config.upstreams.values()))
         self.uploads.open()
-        self.maintenance.start()
+        self.usage.start()
+        await self.condemned.open()
 
     async def close(self) -> None:
         """Ends what goes on in the background."""
-        await self.maintenance.close()
         await self.manifests.close()
         await self.accounts.close()
         await self.fills.close()
         await self.uploads.close()
         await self.replicas.close()
         await self.intakes.close()
+        await self.usage.close()
+        await self.condemned.close()
 
 
 def make_services(config: ProxyConfig, store: Store, transport: Transport, environ: Mapping[str, str]) -> Services:
@@ -124,14 +125,14 @@ def make_services(config: ProxyConfig, store: Store, transport: Transport, envir
     ask = Asking(Sources(upstreams, access), access, Absences(), Stale(access, metrics))
     blobs = Blobs(store, catalog, ask, fills, _fill_sources(config, store, replicas, metrics))
     manifests = Manifests(HeldManifests(catalog), ask)
-    hosted = HostedRepositories(store, catalog)
+    condemned = Condemned(store, store.url)
+    hosted = HostedRepositories(store, catalog, condemned)
     mounts = Mounts(store, blobs, hosted, upstreams, access, accounts)
     uploads = UploadSessions(replicas.upload_name)
-    configuration = Configuration(config)
-    refetch = Refetch(store, configuration, accounts, blobs, manifests)
+    usage = Usage(store)
     metrics.watch(fetches=fills.__len__, uploads=uploads.__len__)
     return Services(
-        configuration=configuration,
+        configuration=Configuration(config),
         metrics=metrics,
         drain=Drain(),
         store=store,
@@ -146,14 +147,14 @@ def make_services(config: ProxyConfig, store: Store, transport: Transport, envir
         uploads=uploads,
         replicas=replicas,
         mounts=mounts,
-        lookup=Lookup(blobs, manifests, hosted),
+        lookup=Lookup(blobs, manifests, hosted, usage),
         catalog=catalog,
         tags=UpstreamTags(upstreams),
         referrers=Referrers(catalog, hosted, manifests, upstreams),
         sightings=Sightings(),
         manifest_pushes=ManifestPushes(upstreams, manifests, blobs, mounts),
-        maintenance=Maintenance(store, configuration, metrics, refetch.fetch),
-        redirects=Redirects(store, configuration, metrics),
+        usage=usage,
+        condemned=condemned,
     )
 
 

@@ -78,6 +78,7 @@ class HostedUpload:
         """Puts the blob into the store and its repository. Raises DigestMismatch, StoreUnavailable."""
         await self.append(body)
         writer = await self._open_writer()
+        await self._hosted.admit(digest)
         size_bytes = await writer.commit(digest)
         await self._hosted.add_blob(self._route, digest, size_bytes)
 

@@ -8,17 +8,17 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.bench import builds, project, proxies
+from tests.bench import builds, collecting, project, proxies
 
 REPORT = Path(__file__).parent.parent.parent / "docs" / "bench.md"
-PARTS = ("builds", "proxy")
-NEEDS = {"builds": builds.NEEDS, "proxy": proxies.NEEDS}
+PARTS = ("builds", "proxy", "gc")
+NEEDS = {"builds": builds.NEEDS, "proxy": proxies.NEEDS, "gc": ()}
 
 
 def main() -> int:
     """Runs the bench and returns its exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"what to measure: {' or '.join(PARTS)} (default all)")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"what to measure: {', '.join(PARTS)} (default all)")
     parser.add_argument("--runs", type=int, default=3, help="how often everything is done (default 3)")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: only shows that the bench itself works")
     options = parser.parse_args()
@@ -38,6 +38,8 @@ def main() -> int:
 
 def measure(part: str, runs: int, quick: bool) -> str:
     """One part's table with its conditions."""
+    if part == "gc":
+        return collecting.measure(collecting.QUICK if quick else collecting.FULL)
     with tempfile.TemporaryDirectory(prefix="crossdock-bench-") as tmp:
         if part == "builds":
             return builds.measure(Path(tmp), runs, project.QUICK if quick else project.FULL)
