@@ -19,7 +19,7 @@ import msgspec
 
 from builder import events, metadata
 from builder.events import Outcome
-from builder.graph import KeyedStage, StepInputs, chain_behind, needed_stages, source_stages, stage_reads
+from builder.graph import KeyedStage, chain_behind, needed_stages, source_stages, stage_reads
 from builder.perform import Performer
 from builder.plan import ImageBase, ScratchBase, StageBase
 from builder.rootfs import Tree
@@ -162,7 +162,7 @@ class Executor:
             root = await self._root(await self._state(source))
             taken[number] = await self.performer.content(root, step, selection)
         chain = state.content_chain or inputs.chain
-        key = StepInputs(chain, taken).key(step)
+        key = replace(inputs, chain=chain, taken=taken).key(step)
         state.content_chain = chain_behind(chain, step, key)
         return key
 

@@ -33,6 +33,7 @@ class StepInputs:
 
     chain: CacheKey
     taken: Mapping[int, str]
+    clamp_mtime_s: int | None
 
     def key(self, step: LayerStep) -> CacheKey:
         """The step's key with these."""
@@ -42,7 +43,7 @@ class StepInputs:
             case MakeDirectory():
                 return keys.directory_key(self.chain, step)
             case CopyFiles():
-                return keys.copy_key(self.chain, step, self.taken)
+                return keys.copy_key(self.chain, step, self.taken, self.clamp_mtime_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,8 @@ def key_stages(
                 step_keys.append(None)
                 all_inputs.append(None)
                 continue
-            inputs = StepInputs(chain, _taken_contents(step, (stage.plan.index, place), keyed, contents))
+            taken = _taken_contents(step, (stage.plan.index, place), keyed, contents)
+            inputs = StepInputs(chain, taken, clamp_mtime_s)
             key = inputs.key(step)
             all_inputs.append(inputs)
             step_keys.append(key)

@@ -48,13 +48,15 @@ def _add_mount(key: KeyBuilder, step: StepMount, content: str) -> None:
     key.items("access", map(str, numbers))
 
 
-def copy_key(parent: CacheKey, step: CopyFiles, contents: Mapping[int, str]) -> CacheKey:
+def copy_key(parent: CacheKey, step: CopyFiles, contents: Mapping[int, str], clamp_mtime_s: int | None) -> CacheKey:
     """COPY and ADD: ``contents`` stand for what is copied (a digest of files, the key of the source stage, a commit).
 
-    With ``--link`` the layer is the same on any parent, which is then no part of its key.
+    With ``--link`` the layer is the same on any parent, which is then no part of its key; the clamp of times, which
+    is otherwise in the base's key, has to be.
     """
     key = KeyBuilder("add" if step.unpack else "copy").items("content", (contents[n] for n in sorted(contents)))
-    key.text("parent", "" if step.link else parent.hex)
+    clamp = "" if clamp_mtime_s is None else f"clamp {clamp_mtime_s}"
+    key.text("parent", clamp if step.link else parent.hex)
     key.text("destination", step.destination).text("workdir", step.workdir)
     key.text("chown", step.chown).text("chmod", step.chmod.text if step.chmod else "")
     for document in step.documents:

@@ -68,6 +68,13 @@ def test_the_time_clamp_separates_caches():
     assert layer_keys(BASE, clamp_mtime_s=0) != layer_keys(BASE)
 
 
+@pytest.mark.parametrize("line", ["COPY --link x /x", "ADD --link x /x"])
+def test_the_time_clamp_separates_layers_that_lie_on_any_other(line):
+    text = f"FROM a\n{line}\n"
+    assert layer_keys(text, clamp_mtime_s=0) != layer_keys(text)
+    assert layer_keys(text, base=base_image("rebuilt")) == layer_keys(text)
+
+
 def test_a_copy_from_a_stage_follows_that_stage():
     text = "FROM a AS build\nRUN {}\nFROM b\nRUN first\nCOPY --from=build /out /\n"
     first, second = layer_keys(text.format("make")), layer_keys(text.format("make all"))
