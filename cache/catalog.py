@@ -30,10 +30,14 @@ CONFLICT_PAUSE_S = 0.02
 
 @dataclass(frozen=True, slots=True)
 class TagEntry:
-    """What a tag points to; ``checked_at`` is when the upstream last confirmed it, in unix seconds."""
+    """What a tag points to; ``checked_at`` is when the upstream last confirmed it, in unix seconds.
+
+    ``producer`` is the name of who pushed it to a hosted repository, never a secret; "" where that is not known.
+    """
 
     descriptor: Descriptor
     checked_at: float
+    producer: str = ""
 
 
 class _Referrers(msgspec.Struct, frozen=True):

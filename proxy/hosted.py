@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import structlog
 from cachetools import LRUCache
 
 from cache.catalog import Catalog, TagEntry
@@ -30,6 +31,8 @@ from proxy.routing import Hosted
 
 CONCURRENCY = 32
 MAX_LISTED = 10_000
+
+log = structlog.get_logger()
 
 
 class HostedRepositories:
@@ -90,12 +93,17 @@ class HostedRepositories:
         return member
 
     async def put_manifest(
-        self, route: Hosted, reference: str | Digest, manifest: Manifest | Index, tags: Sequence[str] = ()
+        self,
+        route: Hosted,
+        reference: str | Digest,
+        manifest: Manifest | Index,
+        tags: Sequence[str] = (),
+        who: str = "",
     ) -> None:
         """Keeps the manifest, and points the tag to it. Raises InvalidRequest when a blob that it needs is missing.
 
         A ``reference`` that is a digest has been checked; it is kept as it is, whatever its algorithm, and ``tags``
-        are pointed to it.
+        are pointed to it. ``who`` pushes it: the tag's producer.
         """
         if isinstance(manifest, Manifest):
             await self._require_blobs(route, manifest)
@@ -110,12 +118,28 @@ class HostedRepositories:
         if manifest.subject is not None:
             referring = brief(referrer(manifest, descriptor.digest))
             await self._change_referrers(route, manifest.subject, lambda noted: with_referrer(noted, referring))
-        entry = TagEntry(descriptor, self._now())
+        entry = TagEntry(descriptor, self._now(), who)
         for tag in (reference,) if isinstance(reference, str) else tags:
-            await self._catalog.set_tag(route.namespace, route.repository, tag, entry)
+            await self._point(route, tag, entry)
         if route.repository not in self._listed:
             await self._catalog.list_repository(route.namespace, route.repository)
             self._listed[route.repository] = True
+
+    async def _point(self, route: Hosted, tag: str, entry: TagEntry) -> None:
+        """Points the tag; says for later who replaced whose content under it, since a cache key is a claim."""
+        before = await self._catalog.tag(route.namespace, route.repository, tag)
+        await self._catalog.set_tag(route.namespace, route.repository, tag, entry)
+        if before is not None and before.descriptor.digest != entry.descriptor.digest:
+            log.warning(
+                "tag_changed",
+                audit=True,
+                repository=str(route),
+                tags=[tag],
+                who=entry.producer,
+                digest=str(entry.descriptor.digest),
+                replaced_who=before.producer,
+                replaced_digest=str(before.descriptor.digest),
+            )
 
     async def remove_manifest(self, route: Hosted, reference: str | Digest) -> None:
         """Removes a tag; or a manifest, from its subject's referrers too, with all tags that point to it.

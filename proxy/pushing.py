@@ -173,7 +173,7 @@ async def put_manifest(services: Services, call: Call, request: PutManifest) -> 
     media_type = call.http.headers.get("Content-Type", "").partition(";")[0].strip()
     if isinstance(call.route, Hosted):
         manifest = parse_manifest(raw, media_type)
-        await services.hosted.put_manifest(call.route, request.reference, manifest, request.tags)
+        await services.hosted.put_manifest(call.route, request.reference, manifest, request.tags, call.caller.who)
         subject = str(manifest.subject.digest) if manifest.subject is not None else ""
         taken = PutReply(digest, subject, request.tags)
     else:
