@@ -130,7 +130,7 @@ class HostedRepositories:
         before = await self._catalog.tag(route.namespace, route.repository, tag)
         await self._catalog.set_tag(route.namespace, route.repository, tag, entry)
         if before is not None and before.descriptor.digest != entry.descriptor.digest:
-            log.warning(
+            log.info(
                 "tag_changed",
                 audit=True,
                 repository=str(route),
