@@ -18,6 +18,7 @@ from cache.store import Store
 from proxy.certificate import Certificate
 from proxy.cluster_fills import FILLS_PATH
 from proxy.config import Patience, ProxyConfig
+from proxy.gate import ReplicaGate, replicas_only
 from proxy.handlers import Endpoints
 from proxy.hosts import KnownHosts
 from proxy.identity import TOKEN_PATH
@@ -35,8 +36,10 @@ def make_app(services: Services) -> web.Application:
     watch = RequestWatch(services.metrics, services.drain)
     known = functools.lru_cache(maxsize=1)(_known_hosts)  # asked for every request, made anew when it changes
     check_host = refuse_unknown_hosts(lambda: known(services.config.hosts, services.config.replica_url))
-    app = web.Application(middlewares=[watch.handle, answer_errors, check_host])
+    gate = ReplicaGate(services.replicas)
+    app = web.Application(middlewares=[watch.handle, answer_errors, gate.know, check_host])
     app.on_response_prepare.append(watch.prepare)
+    app.on_response_prepare.append(gate.prepare)
     app.router.add_get("/", endpoints.status)
     app.router.add_get("/healthz", endpoints.health)
     app.router.add_get("/readyz", endpoints.ready)
@@ -44,7 +47,7 @@ def make_app(services: Services) -> web.Application:
     app.router.add_get(TOKEN_PATH, endpoints.token)
     app.router.add_post(TOKEN_PATH, endpoints.token)
     app.router.add_post(LOOKUP_PATH, endpoints.lookup)
-    app.router.add_get(FILLS_PATH + "{digest}", endpoints.fill)
+    app.router.add_get(FILLS_PATH + "{digest}", replicas_only(services.replicas, endpoints.fill))
     app.router.add_route("*", "/v2{rest:(?:/.*)?}", endpoints.registry)
     return app
 
@@ -76,12 +79,16 @@ class RunningProxy:
         return changed
 
     async def drain(self) -> None:
-        """Returns when what runs has ended, or the configured time is over; new connections come to an end before."""
+        """Returns when what runs has ended, or the configured time is over; new connections come to an end before.
+
+        Where there are other replicas they go on to the end: uploads that are under way here come from there too.
+        """
         drain, limit_s = self.services.drain, self.services.config.drain_s
         drain.draining = True
         balancer_s = drain.balancer_s(limit_s)
         await asyncio.sleep(balancer_s)
-        await self.site.stop()
+        if self.services.replicas.alone:
+            await self.site.stop()
         await drain.idle(self.services.uploads.__len__, limit_s - balancer_s)
 
 
@@ -97,7 +104,8 @@ async def serve(
 ) -> AsyncIterator[RunningProxy]:
     """Serves until the context ends. Credential helpers are started with ``environ``.
 
-    Raises OSError when the address cannot be had, ConfigError when files that the configuration names cannot be used.
+    Raises OSError when the address cannot be had, ConfigError when files that the configuration names cannot be used,
+    CacheError when the replicas' key cannot be had from the store.
     """
     async with _transport(config.patience) as transport, _certificate(config) as certificate:
         services = make_services(config, store, transport, environ or {})

@@ -28,6 +28,7 @@ from cache.oci.digest import Digest
 from cache.oci.errors import InvalidReply
 from cache.oci.replies import content_length
 from cache.store import BlobStore
+from proxy.errors import ReplicaGone
 from proxy.fills import BlobSource
 from proxy.metrics import Metrics
 from proxy.replicas import Replicas
@@ -171,7 +172,7 @@ class ClusterSource:
             await self._prove_once()
             try:
                 return await self._follow(holder)
-            except (aiohttp.ClientError, TimeoutError) as error:
+            except ReplicaGone as error:
                 log.info("replica_gone", replica=holder, reason=_told(error))
                 dead = holder
             except NotFilling:
@@ -214,7 +215,7 @@ class ClusterSource:
             self._proven = True
 
     async def _follow(self, holder: str) -> BlobReply:
-        """The rest of the blob as the holder gets it. Raises NotFilling, aiohttp.ClientError, TimeoutError."""
+        """The rest of the blob as the holder gets it. Raises NotFilling, ReplicaGone."""
         self._holder = holder
         target = f"{FILLS_PATH}{self._digest}"
         headers = {"Range": f"bytes={self._position}-"} if self._position else {}

@@ -2,6 +2,7 @@
 
 ProxyError
 ├── ConfigError(problems)       the proxy cannot start as it was told to
+├── ReplicaGone(url)            another replica did not answer
 └── Refused(status, code)       a request that gets another answer than success, in distribution-spec's terms
     ├── InvalidRequest          400, with the spec's code for what is wrong
     │   └── BodyBroken          a body that ended early: its client has left
@@ -35,6 +36,13 @@ class ConfigError(ProxyError):
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("the proxy's configuration is not usable: " + "; ".join(problems))
         self.problems = tuple(problems)
+
+
+class ReplicaGone(ProxyError):
+    """Another replica that did not answer, or broke off within its answer."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(f"the replica at {url} is gone: {reason}")
 
 
 class Refused(ProxyError):

@@ -26,7 +26,7 @@ from proxy.caller import Caller
 from proxy.errors import CredentialsNeeded, Draining, Forbidden, InvalidRequest, Unknown
 from proxy.metrics import CONTENT_TYPE
 from proxy.outcome import BYPASS
-from proxy.replicas import REPLICA_HEADER
+from proxy.passing import passed_on
 from proxy.request import (
     CancelUpload,
     DeleteBlob,
@@ -75,7 +75,7 @@ class Endpoints:
             return await discovery.list_repositories(self._services, await self._caller(http), request)
         call = await self._call(http, request.name, needed_right(request), request)
         if isinstance(request, UploadChunk | FinishUpload | UploadStatus | CancelUpload):
-            passed = await pushing.passed_on(self._services, call, request.upload)
+            passed = await passed_on(self._services, call, request.upload)
             if passed is not None:
                 return passed
         with self._judged_fairly(call):
@@ -172,9 +172,6 @@ class Endpoints:
 
     async def fill(self, http: web.Request) -> web.StreamResponse:
         """For another replica: a blob that is being fetched here, as far as it has come and as it grows."""
-        signature = http.headers.get(REPLICA_HEADER, "")
-        if not await self._services.replicas.is_replica(signature, http.method, http.raw_path):
-            raise Forbidden("this is for the replicas of this proxy")
         digest = Digest.parse(http.match_info["digest"])
         fill = self._services.fills.running(digest)
         if fill is None:

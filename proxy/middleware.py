@@ -19,6 +19,7 @@ from proxy.audit import Done, audit_line, push_outcome
 from proxy.call import API_HEADERS, ASKED, ERROR, PASSED_ON, REQUEST_ID_HEADER, SCOPE, SENT_BYTES, UPSTREAM, WANTED, WHO
 from proxy.drain import Drain
 from proxy.errors import InvalidRequest, Misdirected, Refused, Unknown
+from proxy.gate import SIGNATURE
 from proxy.hosts import KnownHosts
 from proxy.identity import make_challenge
 from proxy.log import REQUEST_ID
@@ -159,14 +160,17 @@ def _absent(request: web.Request) -> Unknown | None:
 
 
 def refuse_unknown_hosts(known: Callable[[], KnownHosts]) -> Middleware:
-    """Refuses requests whose ``Host`` is no name of ours (``proxy.hosts``), whatever they are for."""
+    """Refuses requests whose ``Host`` is no name of ours (``proxy.hosts``), whatever they are for.
+
+    What another replica passes on has its client's ``Host``, and was let in there.
+    """
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
         if "Host" not in request.headers:
             raise InvalidRequest("UNSUPPORTED", "the request has no Host header")
         place = request.transport.get_extra_info("sockname") if request.transport is not None else None
-        if not known().accept(request.host, place[0] if place else ""):
+        if SIGNATURE not in request and not known().accept(request.host, place[0] if place else ""):
             raise Misdirected("this proxy is not known by that host name: if it should be, start it with --host NAME")
         return await handler(request)
 

@@ -12,13 +12,11 @@ from cache.oci.client import PutReply
 from cache.oci.digest import Digest
 from cache.oci.errors import RegistryError
 from cache.oci.manifest import parse_manifest
-from proxy.call import PASSED_ON, REQUEST_ID_HEADER, Call
-from proxy.errors import BodyBroken, InvalidRequest, TooLarge, Unknown, no_upload
+from proxy.call import Call
+from proxy.errors import BodyBroken, InvalidRequest, TooLarge, Unknown
 from proxy.forwarded import ForwardedUpload
-from proxy.log import REQUEST_ID
 from proxy.outcome import BYPASS
 from proxy.ranges import parse_chunk
-from proxy.replicas import REPLICA_HEADER
 from proxy.request import (
     CancelUpload,
     DeleteBlob,
@@ -101,7 +99,7 @@ async def _spared(services: Services, call: Call, digest: Digest) -> bool:
         log.info("upload_not_spared", repository=str(call.route), digest=str(digest), reason=str(error))
         return False
     with contextlib.suppress(BodyBroken):
-        async for _ in _chunks(call.http):
+        async for _ in body_chunks(call.http):
             pass
     return True
 
@@ -113,26 +111,6 @@ async def _new_upload(services: Services, call: Call) -> Upload:
     upload = ForwardedUpload(client, services.intakes, services.blobs, call.route)
     await upload.open()
     return upload
-
-
-async def passed_on(services: Services, call: Call, upload_id: str) -> web.Response | None:
-    """The reply of the replica at which the upload is under way; None where that is this one, or none.
-
-    A request that was passed on once is not passed on again. Raises Unknown when that replica is gone.
-    """
-    http = call.http
-    if upload_id in services.uploads or REPLICA_HEADER in http.headers:
-        return None
-    owner = await services.replicas.owner_of(upload_id)
-    if owner is None:
-        return None
-    headers = {**http.headers, REQUEST_ID_HEADER: REQUEST_ID.get()}
-    body = _chunks(http) if http.can_read_body else None
-    passed = await services.replicas.pass_on(owner, http.method, http.raw_path, headers, body)
-    if passed is None:
-        raise no_upload()
-    http[PASSED_ON] = True
-    return web.Response(status=passed.status, headers=passed.headers, body=passed.body)
 
 
 async def upload_chunk(services: Services, call: Call, request: UploadChunk) -> web.Response:
@@ -231,10 +209,10 @@ async def delete_blob(services: Services, call: Call, request: DeleteBlob) -> we
 
 def _body(call: Call) -> Body:
     place = parse_chunk(call.http.headers.get("Content-Range"))
-    return Body(_chunks(call.http), call.http.content_length if call.http.can_read_body else 0, place)
+    return Body(body_chunks(call.http), call.http.content_length if call.http.can_read_body else 0, place)
 
 
-async def _chunks(http: web.Request) -> AsyncIterator[bytes]:
+async def body_chunks(http: web.Request) -> AsyncIterator[bytes]:
     """What the client sends. Raises BodyBroken when it leaves before the end."""
     try:
         async for chunk in http.content.iter_chunked(CHUNK_BYTES):

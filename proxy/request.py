@@ -20,7 +20,7 @@ from proxy.errors import InvalidRequest, TooManyTags, Unknown, Unsupported, no_u
 MAX_TAGS = 100
 """How many tags one push of a manifest may set."""
 _CURSOR = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@/?%-]{0,4096}")  # a query, still encoded (RFC 3986)
-_UPLOAD_ID = re.compile(r"[A-Za-z0-9_.-]{16,512}")
+_UPLOAD_ID = re.compile(r"[A-Za-z0-9_-]{16,512}")
 
 
 @dataclass(frozen=True, slots=True)

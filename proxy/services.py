@@ -90,7 +90,11 @@ class Services:
         return changed
 
     async def open(self) -> None:
-        """Begins what goes on in the background. Raises ConfigError for an account that cannot be used."""
+        """Begins what goes on in the background.
+
+        Raises ConfigError for an account that cannot be used, CacheError when the replicas' key cannot be had.
+        """
+        await self.replicas.open()
         self.accounts.use(await self.accounts.read(self.config.upstreams.values()))
         self.uploads.open()
         self.usage.start()

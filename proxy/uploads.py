@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -109,7 +109,7 @@ class UploadSessions:
     ``name`` makes an id of one that is random. Once opened, sessions that are long untouched are given up.
     """
 
-    def __init__(self, name: Callable[[str], Awaitable[str]], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, name: Callable[[str], str], clock: Callable[[], float] = time.monotonic) -> None:
         self._name = name
         self._clock = clock
         self._sessions: dict[str, _Session] = {}
@@ -120,10 +120,10 @@ class UploadSessions:
         return len(self._sessions)
 
     async def add(self, upload: Upload, route: Route, owner: str) -> str:
-        """The id of a new session. Raises TooLarge when there are too many, StoreUnavailable."""
+        """The id of a new session. Raises TooLarge when there are too many."""
         if len(self._sessions) >= MAX_SESSIONS:
             raise TooLarge(f"more than {MAX_SESSIONS} uploads are under way")
-        upload_id = await self._name(secrets.token_urlsafe(24))
+        upload_id = self._name(secrets.token_urlsafe(24))
         self._sessions[upload_id] = _Session(upload, route, owner, self._clock())
         return upload_id
 

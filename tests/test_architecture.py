@@ -88,6 +88,7 @@ LEVELS = {
     """,
     4: """
         cache.cli cache.store_cli cache.store_commands cache.store_check_command cache.store_collect_command
+        proxy.gate proxy.passing
         proxy.app proxy.call proxy.cli proxy.discovery proxy.handlers proxy.middleware proxy.pulling proxy.pushing
         proxy.serving
         builder.build builder.cli builder.cli_outputs builder.cli_sources builder.progress

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import itertools
 import random
 import re
 import subprocess
+import time
 from pathlib import Path
 
 import aiohttp
 import pytest
 
+from cache import paths
+from cache.errors import DamagedRecord
+from cache.filesystem import FilesystemStore
 from cache.memory import MemoryStore
 from cache.oci.digest import Digest
 from proxy.replica_key import KEY_BYTES, SIGNATURE_LIFE_S, ReplicaKey
-from proxy.replicas import REPLICA_HEADER, Replicas
+from proxy.replicas import REPLICA_HEADER, Replicas, load_key
 from tests.debian import write_layout
 from tests.peers import Registry, start_balancer
 from tests.proxy.cluster import replicas
@@ -24,15 +29,14 @@ KEY, OTHER_KEY = ReplicaKey(b"k" * KEY_BYTES), ReplicaKey(b"o" * KEY_BYTES)
 PIECE_BYTES = 700_000
 
 
-def test_an_uploads_name_leads_to_its_owner_and_cannot_be_made_up() -> None:
+def test_an_uploads_name_leads_to_its_owner_and_can_be_neither_made_up_nor_read() -> None:
     name = KEY.upload_name("upload", "http://10.0.0.1:5000")
-    assert re.fullmatch(r"[A-Za-z0-9_.-]+", name)
+    assert re.fullmatch(r"[A-Za-z0-9_-]+", name)
     assert KEY.upload_owner(name) == "http://10.0.0.1:5000"
     assert OTHER_KEY.upload_owner(name) is None
-    upload, place, tag = name.split(".")
-    elsewhere = OTHER_KEY.upload_name("upload", "http://169.254.169.254").split(".")[1]
-    moved, other = f"{upload}.{elsewhere}.{tag}", f"other.{place}.{tag}"
-    for forged in (moved, other, f"{upload}.{place}", upload, f"{name}A", ".."):
+    assert b"10.0.0.1" not in base64.urlsafe_b64decode(name + "=" * (-len(name) % 4))
+    changed = [name[:place] + ("A" if name[place] != "A" else "B") + name[place + 1 :] for place in range(len(name))]
+    for forged in (*changed, name[:-1], name[:24], f"{name}A", f"{name}=", f"{name}\n", "upload", "", "..", "\u00e9"):
         assert KEY.upload_owner(forged) is None, forged
 
 
@@ -54,17 +58,26 @@ def test_the_key_is_never_shown() -> None:
         ReplicaKey(b"k")
 
 
-async def test_replicas_that_start_at_once_have_one_key() -> None:
-    store = MemoryStore()
-    keys = await asyncio.gather(*(Replicas(store, f"http://r{n}:1").key() for n in range(5)))
+async def test_replicas_that_start_at_once_have_one_key(tmp_path: Path) -> None:
+    keys = await asyncio.gather(*(load_key(FilesystemStore(tmp_path)) for _ in range(8)))
     assert len({key.secret for key in keys}) == 1
-    assert await Replicas(store, "http://r9:1").is_replica(keys[0].sign("GET", "/x", 0.0), "GET", "/x") is False
+    assert await load_key(MemoryStore()) != keys[0]
 
 
-async def test_alone_an_upload_has_no_place() -> None:
-    alone = Replicas(MemoryStore(), None)
-    assert await alone.upload_name("upload") == "upload"
-    assert await alone.owner_of(KEY.upload_name("upload", "http://r1:1")) is None
+async def test_a_damaged_key_is_not_used() -> None:
+    store = MemoryStore()
+    await store.put(paths.replica_key(), b"short")
+    with pytest.raises(DamagedRecord):
+        await Replicas(store, "http://r1:1").open()
+
+
+async def test_alone_an_upload_has_no_place_and_the_store_no_key() -> None:
+    store = MemoryStore()
+    alone = Replicas(store, None)
+    await alone.open()
+    assert alone.upload_name("upload") == "upload"
+    assert alone.owner_of(KEY.upload_name("upload", "http://r1:1")) is None
+    assert await store.get(paths.replica_key()) is None
 
 
 async def test_every_request_of_an_upload_may_come_to_another_replica(tmp_path: Path) -> None:
@@ -116,10 +129,10 @@ async def test_a_name_that_no_replica_made_leads_nowhere(tmp_path: Path) -> None
     with replicas(tmp_path, 2) as (one, two):
         async with aiohttp.ClientSession() as session:
             async with session.post(f"{one.url}/v2/cache/app/blobs/uploads/") as reply:
-                upload, _, tag = reply.headers["Docker-Upload-UUID"].split(".")
-            forged = KEY.upload_name(upload, one.url)
-            for name in (forged, f"{upload}.{forged.split('.')[1]}.{tag[:-1]}A"):
-                async with session.get(f"{two.url}/v2/cache/app/blobs/uploads/{name}") as reply:
+                name = reply.headers["Docker-Upload-UUID"]
+            changed = name[:30] + ("A" if name[30] != "A" else "B") + name[31:]
+            for forged in (KEY.upload_name("upload", one.url), changed):
+                async with session.get(f"{two.url}/v2/cache/app/blobs/uploads/{forged}") as reply:
                     assert reply.status == 404
         assert [line for line in one.lines("request_served") if line["method"] == "GET"] == []
 
@@ -129,9 +142,26 @@ async def test_a_request_is_passed_on_once(tmp_path: Path) -> None:
         async with aiohttp.ClientSession() as session:
             async with session.post(f"{one.url}/v2/cache/app/blobs/uploads/") as reply:
                 place = reply.headers["Location"]
-            async with session.get(two.url + place, headers={REPLICA_HEADER: "1"}) as reply:
+            key = await load_key(FilesystemStore(tmp_path / "store"))
+            signed = {REPLICA_HEADER: key.sign("GET", place, time.time())}
+            async with session.get(two.url + place, headers=signed) as reply:
                 assert reply.status == 404
-            async with session.get(two.url + place) as reply:
+            async with session.get(two.url + place, headers={REPLICA_HEADER: "1"}) as reply:
+                assert reply.status == 204
+                assert REPLICA_HEADER not in reply.headers
+
+
+async def test_a_client_may_call_the_cluster_by_a_name_that_the_owner_does_not_have(tmp_path: Path) -> None:
+    """A pod that is asked by its address is known by that, and its neighbour by another."""
+    (tmp_path / "two").mkdir()
+    named = (f"--store=file://{tmp_path}/store", "--host=two.test")
+    with replicas(tmp_path, 1) as (one,), replicas(tmp_path / "two", 1, *named) as (two,):
+        async with aiohttp.ClientSession() as session:
+            async with session.get(f"{one.url}/v2/", headers={"Host": "two.test"}) as reply:
+                assert reply.status == 421
+            async with session.post(f"{one.url}/v2/cache/app/blobs/uploads/") as reply:
+                place = reply.headers["Location"]
+            async with session.get(two.url + place, headers={"Host": "two.test"}) as reply:
                 assert reply.status == 204
 
 

@@ -36,7 +36,7 @@ class Blob:
         self.closed += 1
 
 
-async def as_it_is(upload: str) -> str:
+def as_it_is(upload: str) -> str:
     return upload
 
 
