@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -67,6 +67,19 @@ class Catalog:
     async def remove_tag(self, namespace: str, repository: str, tag: str) -> None:
         """Forgets the tag; nothing happens when it is not known."""
         await self._store.remove(paths.tag(namespace, repository, tag))
+
+    async def remove_tag_of(self, namespace: str, repository: str, tag: str, digest: Digest) -> None:
+        """Forgets the tag if it points to this manifest, and lets it be where somebody points it elsewhere meanwhile.
+
+        Raises RecordConflict when that does not end.
+        """
+        name = paths.tag(namespace, repository, tag)
+        await _until_settled(name, lambda: self._remove_tag_of(name, digest))
+
+    async def _remove_tag_of(self, name: str, digest: Digest) -> None:
+        record = await self._store.get(name)
+        if record is not None and read_tag(name, record.value).descriptor.digest == digest:
+            await self._store.remove(name, record.version)
 
     async def tags(self, namespace: str, repository: str) -> list[str]:
         """All tags in lexical order. This lists, so it is slow on a bucket."""
@@ -128,11 +141,7 @@ class Catalog:
         It is applied anew to what somebody else wrote meanwhile. Raises RecordConflict when that does not end.
         """
         name = paths.referrers(namespace, repository, subject)
-        for _ in range(CONFLICT_TRIES):
-            with contextlib.suppress(RecordConflict):
-                return await self._change_referrers(name, change)
-            await asyncio.sleep(random.random() * CONFLICT_PAUSE_S)  # noqa: S311 - spreads writers
-        raise RecordConflict(name)
+        await _until_settled(name, lambda: self._change_referrers(name, change))
 
     async def _change_referrers(
         self, name: str, change: Callable[[tuple[Descriptor, ...]], tuple[Descriptor, ...]]
@@ -169,6 +178,15 @@ class Catalog:
 def read_tag(name: str, value: bytes) -> TagEntry:
     """What the record of a tag says. Raises DamagedRecord."""
     return _decode(name, value, TagEntry)
+
+
+async def _until_settled(name: str, change: Callable[[], Awaitable[None]]) -> None:
+    """Tries a compare-and-swap of a record anew while others change it. Raises RecordConflict if that does not end."""
+    for _ in range(CONFLICT_TRIES):
+        with contextlib.suppress(RecordConflict):
+            return await change()
+        await asyncio.sleep(random.random() * CONFLICT_PAUSE_S)  # noqa: S311 - spreads writers
+    raise RecordConflict(name)
 
 
 def _decode(name: str, value: bytes, kind: type[T]) -> T:

@@ -156,12 +156,9 @@ class HostedRepositories:
         if manifest.subject is not None:
             await self._change_referrers(route, manifest.subject, lambda noted: without_referrer(noted, reference))
         tags = await self._catalog.tags(route.namespace, route.repository)
-        await together((partial(self._untag, route, tag, reference) for tag in tags), CONCURRENCY)
+        untag = partial(self._catalog.remove_tag_of, route.namespace, route.repository)
+        await together((partial(untag, tag, reference) for tag in tags), CONCURRENCY)
         await self._catalog.remove_member(route.namespace, route.repository, reference)
-
-    async def _untag(self, route: Hosted, tag: str, digest: Digest) -> None:
-        if await self._resolve(route, tag) == digest:
-            await self._catalog.remove_tag(route.namespace, route.repository, tag)
 
     async def _change_referrers(
         self, route: Hosted, subject: Descriptor, change: Callable[[tuple[Descriptor, ...]], tuple[Descriptor, ...]]

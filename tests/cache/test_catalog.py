@@ -167,3 +167,31 @@ async def test_a_conflict_that_does_not_end_is_told(store, monkeypatch):
 
 def digest_of(descriptor):
     return descriptor.digest
+
+
+async def test_a_tag_is_removed_only_while_it_points_to_the_manifest(catalog):
+    old, new = TagEntry(MANIFEST.descriptor, 0.0), TagEntry(blob(b"other", media_types.OCI_INDEX), 0.0)
+    await catalog.set_tag(HUB, DEBIAN, "stable", new)
+    await catalog.remove_tag_of(HUB, DEBIAN, "stable", old.descriptor.digest)
+    assert await catalog.tag(HUB, DEBIAN, "stable") == new
+    await catalog.remove_tag_of(HUB, DEBIAN, "stable", new.descriptor.digest)
+    assert await catalog.tag(HUB, DEBIAN, "stable") is None
+    await catalog.remove_tag_of(HUB, DEBIAN, "stable", new.descriptor.digest)
+
+
+@pytest.mark.parametrize("meanwhile", ["other", "same"])
+async def test_a_tag_that_is_pointed_while_it_is_removed_is_judged_anew(catalog, store, monkeypatch, meanwhile):
+    """Another replica writes between our reading and our removing."""
+    old, new = TagEntry(MANIFEST.descriptor, 0.0), TagEntry(blob(b"other", media_types.OCI_INDEX), 1.0)
+    await catalog.set_tag(HUB, DEBIAN, "stable", old)
+    remove, written = store.remove, []
+
+    async def late(name, expected=None):
+        if not written:
+            written.append(name)
+            await catalog.set_tag(HUB, DEBIAN, "stable", new if meanwhile == "other" else old)
+        await remove(name, expected)
+
+    monkeypatch.setattr(store, "remove", late)
+    await catalog.remove_tag_of(HUB, DEBIAN, "stable", old.descriptor.digest)
+    assert await catalog.tag(HUB, DEBIAN, "stable") == (new if meanwhile == "other" else None)
