@@ -9,6 +9,9 @@ from collections.abc import Sequence
 
 SUBCOMMANDS = {
     "build": ("builder.cli", "Build an image from a Dockerfile and push it"),
+    "login": ("cache.login_cli", "Check credentials at a registry and keep them"),
+    "logout": ("cache.logout_cli", "Forget the credentials of a registry"),
+    "push": ("builder.push_cli", "Push an image from an archive or a layout"),
     "proxy": ("proxy.cli", "Serve the registry proxy"),
     "cache": ("cache.store_cli", "Look after a store: what it holds, whether it is whole"),
     "warm": ("cache.cli", "Pull images into a proxy or a store before they are needed"),

@@ -21,6 +21,7 @@ from builder.errors import BuildError
 from builder.evaluate import Arguments, evaluate_plan
 from builder.execute import Executor
 from builder.exports import step_format
+from builder.foreign import ForeignCode
 from builder.git_program import Git
 from builder.graph import Position, context_reads, key_stages, remote_reads
 from builder.isolation import Isolation, Rung, probe
@@ -40,7 +41,8 @@ from builder.workspace import work_directory
 from cache.filesystem import FilesystemStore
 from cache.layers import RegistryLayerCache, StoreLayerCache
 from cache.oci.credentials import DockerConfig
-from cache.oci.registries import Registries
+from cache.oci.descriptor import Platform
+from cache.oci.registries import EVERY_HOST, Registries
 from cache.oci.transport import Transport
 
 _ABANDONED_S = 3600.0
@@ -59,10 +61,12 @@ async def run_build(options: BuildOptions, environ: Mapping[str, str], listen: e
         dockerfile = await _checked_dockerfile(options, inputs, predefined, listen)
         if options.check_only:
             return
-        request = Request(
-            target=options.target, build_args=options.build_args, predefined=predefined, contexts=inputs.contexts
-        )
-        plan = make_plan(dockerfile, request)
+        variants = [
+            _variant(options, inputs, target, platform)
+            for target in options.all_targets
+            for platform in options.platforms
+        ]
+        plans = [make_plan(dockerfile, variant.request) for variant in variants]
         peers = await stack.enter_async_context(_open_peers(options.registry, environ))
         layers = BuildLayers(await stack.enter_async_context(_open_store(options, work)))
         stack.push_async_callback(layers.close)
@@ -70,9 +74,9 @@ async def run_build(options: BuildOptions, environ: Mapping[str, str], listen: e
         stack.push_async_callback(roots.close)
         cache = _step_cache(options, peers, layers, listen)
         stack.push_async_callback(cache.abandon)
-        build = _Build(options, inputs, dockerfile, request, peers, layers, roots, cache, work, listen, environ)
+        build = _Build(options, inputs, dockerfile, peers, layers, roots, cache, work, listen, environ)
         try:
-            await build.deliver(await build.product(plan))
+            await build.deliver(await build.products(dict(zip(variants, plans, strict=True))))
         finally:
             await cache.finish()  # after a failed step too: the next try need not do again what went well
 
@@ -92,11 +96,22 @@ async def _checked_dockerfile(
     return dockerfile
 
 
-class _EveryHost:
-    """What ``--insecure`` and ``--skip-tls-verify`` without a host stand for."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Variant:
+    """One of the images of a build: a target for a platform, and what that asks of the Dockerfile."""
 
-    def __contains__(self, host: object) -> bool:
-        return True
+    platform: Platform
+    request: Request
+
+
+def _variant(options: BuildOptions, inputs: LocalInputs, target: str, platform: Platform) -> _Variant:
+    request = Request(
+        target=target,
+        build_args=options.build_args,
+        predefined=predefined_args(platform, options.build_platform, target),
+        contexts=inputs.contexts,
+    )
+    return _Variant(platform, request)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +125,7 @@ class _Peers:
 @asynccontextmanager
 async def _open_peers(options: RegistryOptions, environ: Mapping[str, str]) -> AsyncIterator[_Peers]:
     credentials = DockerConfig.load(environ, Path(environ.get("HOME") or Path.home()))
-    unverified = _EveryHost() if options.skip_tls_verify else options.skip_tls_verify_hosts
+    unverified = EVERY_HOST if options.skip_tls_verify else options.skip_tls_verify_hosts
     async with Transport(skip_tls_verify=unverified) as transport:
         yield _Peers(
             pull=Registries(transport, credentials, _insecure(options, options.insecure_pull), options.mirrors),
@@ -119,7 +134,7 @@ async def _open_peers(options: RegistryOptions, environ: Mapping[str, str]) -> A
 
 
 def _insecure(options: RegistryOptions, everywhere: bool) -> Container[str]:
-    return _EveryHost() if everywhere else options.insecure_hosts
+    return EVERY_HOST if everywhere else options.insecure_hosts
 
 
 @asynccontextmanager
@@ -157,7 +172,6 @@ class _Build:
     options: BuildOptions
     inputs: LocalInputs
     dockerfile: Dockerfile
-    request: Request
     peers: _Peers
     layers: BuildLayers
     roots: RootFactory
@@ -166,26 +180,38 @@ class _Build:
     listen: events.Listener
     environ: Mapping[str, str]
 
-    async def product(self, plan: Plan) -> Product:
-        """The finished stage: everything that can be known is looked up before anything is done."""
+    async def products(self, plans: Mapping[_Variant, Plan]) -> dict[str, dict[Platform, Product]]:
+        """The finished stages by target and platform: all that can be known is looked up before anything is done."""
         permitted = asyncio.create_task(self._check_permission())
         try:
-            plan, bases = await self._with_bases(plan)
-            executor = await self._executor(plan, bases)
-            await self.cache.look_up(key for stage in executor.stages.values() for key in stage.keys if key is not None)
+            prepared = {variant: await self._prepare(variant, plan) for variant, plan in plans.items()}
+            stages = [stage for _, executor in prepared.values() for stage in executor.stages.values()]
+            await self.cache.look_up(key for stage in stages for key in stage.keys if key is not None)
             await permitted
         finally:
             permitted.cancel()
             await asyncio.wait([permitted])
-        built = await executor.build(plan.target)
+        products: dict[str, dict[Platform, Product]] = {}
+        for variant, (target, executor) in prepared.items():
+            product = await self._product(executor, target)
+            products.setdefault(variant.request.target, {})[variant.platform] = product
+            self.cache.share_made()
+        return {"": products[self.options.target], **products}
+
+    async def _prepare(self, variant: _Variant, plan: Plan) -> tuple[int, Executor]:
+        plan, bases = await self._with_bases(variant, plan)
+        return plan.target, await self._executor(variant, plan, bases)
+
+    async def _product(self, executor: Executor, target: int) -> Product:
+        built = await executor.build(target)
         labels = self.options.labels
         config = with_labels(built.config, labels.items()) if labels else built.config
-        base = frozenset(layer.descriptor.digest for resolved in bases.values() for layer in resolved.layers)
-        return Product(config, built.layers, base, partial(executor.files, plan.target))
+        base = frozenset(layer.descriptor.digest for layers in executor.base_layers.values() for layer in layers)
+        return Product(config, built.layers, base, partial(executor.files, target))
 
-    async def _with_bases(self, plan: Plan) -> tuple[Plan, dict[int, ResolvedBase]]:
+    async def _with_bases(self, variant: _Variant, plan: Plan) -> tuple[Plan, dict[int, ResolvedBase]]:
         """The plan with what its base images want done (ONBUILD), which may need further images, and all of these."""
-        images = BaseImages(self.peers.pull, self.options.platform)
+        images = BaseImages(self.peers.pull, variant.platform)
         triggers: dict[int, Sequence[str]] = {}
         while True:
             bases = await images.resolve(plan)
@@ -193,13 +219,13 @@ class _Build:
             known, triggers = triggers, {index: texts for index, texts in found.items() if texts}
             if triggers == known:
                 return plan, bases
-            plan = make_plan(self.dockerfile, replace(self.request, image_triggers=triggers))
+            plan = make_plan(self.dockerfile, replace(variant.request, image_triggers=triggers))
 
-    async def _executor(self, plan: Plan, bases: Mapping[int, ResolvedBase]) -> Executor:
+    async def _executor(self, variant: _Variant, plan: Plan, bases: Mapping[int, ResolvedBase]) -> Executor:
         options = self.options
         configs = {index: base.config for index, base in bases.items()}
-        arguments = Arguments(options.build_args, plan.global_args, self.request.predefined)
-        stages = evaluate_plan(plan, configs, arguments, options.platform)
+        arguments = Arguments(options.build_args, plan.global_args, variant.request.predefined)
+        stages = evaluate_plan(plan, configs, arguments, variant.platform)
         contexts = await asyncio.to_thread(self._contexts)
         sources, contents = await context.read_contexts(contexts, context_reads(stages))
         remotes = Remotes(self.work / "remotes", Git(self.environ), options.limits)
@@ -222,6 +248,7 @@ class _Build:
                 self._mounting(sources),
                 remotes,
                 self.listen,
+                ForeignCode(options.build_platform, self.work),
                 clamp,
                 step_format(options.output.exports),
                 options.limits,
@@ -249,8 +276,8 @@ class _Build:
             clients = ((name, self.peers.push.client(name.host)) for name in repositories.values())
             await asyncio.gather(*(check_permission(Destination(name, client)) for name, client in clients))
 
-    async def deliver(self, product: Product) -> None:
-        """Pushes the image to every destination and writes every file that was asked for."""
+    async def deliver(self, products: Mapping[str, Mapping[Platform, Product]]) -> None:
+        """Pushes the images to every destination and writes every file that was asked for."""
         delivery = Delivery(
             self.options.output,
             self.layers,
@@ -259,7 +286,7 @@ class _Build:
             self.listen,
             self.options.clamp_mtime_s,
         )
-        await delivery.deliver({"": {self.options.platform: product}})
+        await delivery.deliver(products)
 
 
 def _rfc3339(clamp_mtime_s: int | None) -> str:

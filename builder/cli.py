@@ -111,7 +111,7 @@ def make_options(values: Values, environ: Mapping[str, str]) -> BuildOptions:
         context=context,
         context_sub_path=_text(values, "context_sub_path"),
         dockerfile=dockerfile,
-        target=_text(values, "target"),
+        targets=_texts(values, "target") or ("",),
         check_only=bool(values["check"]),
         contexts=cli_sources.named_contexts(_texts(values, "build_context")),
         secrets=StepSecrets(
@@ -120,7 +120,7 @@ def make_options(values: Values, environ: Mapping[str, str]) -> BuildOptions:
         ),
         build_args=_pairs(values, "build_arg", environ),
         labels=_pairs(values, "label", None),
-        platform=_platform(_text(values, "custom_platform")),
+        platforms=_platforms(values),
         build_platform=_platform(""),
         clamp_mtime_s=_clamp(values, environ),
         state_dir=Path(_text(values, "state_dir") or _default_state_dir(environ)).absolute(),
@@ -188,6 +188,11 @@ def _pairs(values: Values, field: str, environ: Mapping[str, str] | None) -> dic
         elif environ is not None and name in environ:
             pairs[name] = environ[name]
     return pairs
+
+
+def _platforms(values: Values) -> tuple[Platform, ...]:
+    texts = [name.strip() for text in _texts(values, "custom_platform") for name in text.split(",")]
+    return tuple(dict.fromkeys(map(_platform, texts or [""])))
 
 
 def _platform(text: str) -> Platform:

@@ -124,8 +124,9 @@ class StepSecrets:
 class BuildOptions:
     """Everything that one build depends on, apart from the files it reads.
 
-    ``contexts`` are the named ones, by their names in lower case. ``platform`` is what the image is for,
-    ``build_platform`` what this machine is. ``clamp_mtime_s`` is the Unix time that no file in a new layer is newer
+    ``contexts`` are the named ones, by their names in lower case. ``platforms`` are what the image is for,
+    ``build_platform`` what this machine is. ``targets`` are the stages to build, "" for the last one; the first is what
+    is delivered where nothing else is said. ``clamp_mtime_s`` is the Unix time that no file in a new layer is newer
     than, and that the image says it was made at (SOURCE_DATE_EPOCH; 0 for ``--reproducible``); None leaves the times as
     they are. ``check_only`` reads the Dockerfile and builds nothing. ``state_dir`` is where the builder keeps its work,
     its local cache and its cache mounts; ``rung`` forces a rung of the sandbox ladder ("" = the best that works).
@@ -134,13 +135,13 @@ class BuildOptions:
     context: MainContext
     context_sub_path: str = ""
     dockerfile: DockerfilePlace = DockerfilePlace()
-    target: str = ""
+    targets: tuple[str, ...] = ("",)
     check_only: bool = False
     contexts: Mapping[str, NamedContext] = field(default_factory=dict)
     secrets: StepSecrets = StepSecrets()
     build_args: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
-    platform: Platform
+    platforms: tuple[Platform, ...]
     build_platform: Platform
     clamp_mtime_s: int | None = None
     state_dir: Path
@@ -149,3 +150,19 @@ class BuildOptions:
     output: OutputOptions = OutputOptions()
     registry: RegistryOptions = RegistryOptions()
     limits: Limits = DEFAULT_LIMITS
+
+    @property
+    def target(self) -> str:
+        """The first target."""
+        return self.targets[0]
+
+    @property
+    def platform(self) -> Platform:
+        """The first platform."""
+        return self.platforms[0]
+
+    @property
+    def all_targets(self) -> tuple[str, ...]:
+        """The targets, and those that only an export names."""
+        named = (export.target for export in self.output.exports if export.target)
+        return tuple(dict.fromkeys((*self.targets, *named)))

@@ -16,6 +16,7 @@ from builder.changes import Change, Entry
 from builder.copy import Destination, Source, check_unchanged, collect, content_digest, place, unpack_archives
 from builder.errors import BuildError, StepFailed
 from builder.exports import USUAL_LAYERS, LayerFormat
+from builder.foreign import ForeignCode
 from builder.graph import Position
 from builder.image_users import User, resolve_owner, resolve_user
 from builder.keys import copied_content
@@ -53,6 +54,7 @@ class Performer:
     mounting: Mounting
     remotes: Remotes
     listen: events.Listener
+    foreign: ForeignCode
     clamp_mtime_s: int | None = None
     layer_format: LayerFormat = USUAL_LAYERS
     limits: Limits = DEFAULT_LIMITS
@@ -103,6 +105,14 @@ class Performer:
     async def _run(
         self, root: StageRoot, at: tuple[int, int], step: RunCommand, roots: Mapping[int, StageRoot]
     ) -> Performed:
+        platform = step.config.platform
+        if not await asyncio.to_thread(self.foreign.runs, platform):
+            raise BuildError(
+                f"the command is for {platform}, and this machine ({self.foreign.machine}) cannot run it: build on such"
+                " a machine, install its emulator for binfmt_misc, or move the step to a stage"
+                " FROM --platform=$BUILDPLATFORM",
+                step.span,
+            )
         user = await asyncio.to_thread(_user, root.tree, step)
         async with self.mounting.mounted(step, at, root, roots) as mounted:
             spec = RunSpec(

@@ -38,6 +38,7 @@ class StepCache:
         self._listen = listen
         self._format = layer_format
         self._found: dict[CacheKey, CachedStep] = {}
+        self._made: dict[CacheKey, CachedStep] = {}
         self._saves: list[asyncio.Task[None]] = []
 
     @property
@@ -74,8 +75,13 @@ class StepCache:
 
     def save(self, step: CachedStep, *others: CacheKey) -> None:
         """Saves a step in the background, while the build goes on; under ``others`` too."""
+        self._made[step.key] = step
         if self._cache is not None:
             self._saves.append(asyncio.create_task(self._save(self._cache, step, others)))
+
+    def share_made(self) -> None:
+        """Lets the steps that were made so far be found: for the next platform or target of the same build."""
+        self._found |= self._made
 
     async def _save(self, cache: LayerCache, step: CachedStep, others: Iterable[CacheKey]) -> None:
         layer = step.layer

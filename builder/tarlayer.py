@@ -16,7 +16,8 @@ import zstandard
 from isal import isal_zlib
 
 from builder.changes import Change, Entry
-from builder.decompress import DecompressingReader
+from builder.decompress import Compression as Packing
+from builder.decompress import DecompressingReader, Readable
 from builder.errors import BuildError
 from builder.exports import LayerFormat
 from builder.tarformat import BLOCK_BYTES, UnfitForLayer, header, padding
@@ -70,7 +71,7 @@ def write_layer(
     return tar.finish()
 
 
-def recompress_layer(source: BinaryIO, compression: Compression, out: BinaryIO, wanted: LayerFormat) -> WrittenLayer:
+def recompress_layer(source: Readable, compression: Packing, out: BinaryIO, wanted: LayerFormat) -> WrittenLayer:
     """Writes a layer blob in another format: the bytes that ``write_layer`` would have given at once.
 
     Raises BuildError when ``source`` is damaged.

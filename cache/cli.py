@@ -19,7 +19,7 @@ from cache.oci.descriptor import Platform
 from cache.oci.errors import InvalidReference, OCIError
 from cache.oci.mirrors import Mirrors, parse_mirrors
 from cache.oci.reference import Reference
-from cache.oci.registries import ProxyRegistries, Registries, base_url
+from cache.oci.registries import EVERY_HOST, ProxyRegistries, Registries, base_url
 from cache.oci.transport import Transport
 from cache.priority import PRIORITY_HEADER, WARM_PRIORITY
 from cache.store import Store
@@ -27,13 +27,6 @@ from cache.stores import open_store
 from cache.warm import ProxyTarget, StoreTarget, Target, Warmed, warm
 
 INTERRUPTED = 130
-
-
-class _EveryHost:
-    """Holds every host."""
-
-    def __contains__(self, host: object) -> bool:
-        return True
 
 
 Values = Mapping[str, object]
@@ -150,7 +143,7 @@ def _proxy_url(text: str, insecure: Container[str]) -> str:
 
 
 def _hosts(values: Values, everyone: str, some: str) -> Container[str]:
-    return _EveryHost() if values[everyone] else frozenset(_texts(values, some))
+    return EVERY_HOST if values[everyone] else frozenset(_texts(values, some))
 
 
 def _build_arg(text: str, environ: Mapping[str, str]) -> tuple[str, str]:

@@ -62,3 +62,13 @@ def prefixes(place: str) -> tuple[str, ...]:
     if not place:
         return (REPOSITORIES,)
     return f"{REPOSITORIES}{place}/", f"{REPOSITORIES}{paths.HOSTED}/{place}/"
+
+
+def damaged_digest(name: str) -> Digest | None:
+    """Which blob a record of damage is about; None for other names. The inverse of ``paths.damaged``."""
+    algorithm, _, hexadecimal = name.removeprefix(paths.DAMAGED).partition("/")
+    try:
+        digest = Digest(algorithm, hexadecimal)
+    except ValueError:
+        return None
+    return digest if paths.damaged(digest) == name else None

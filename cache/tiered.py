@@ -154,8 +154,13 @@ class TieredStore:
         return self._disk.local_path(digest)
 
     async def presigned_url(self, digest: Digest, expires_s: int) -> str | None:
-        """The lower store's URL for the blob; None when it gives none."""
-        return await self._lower.presigned_url(digest, expires_s) if isinstance(self._lower, Presigned) else None
+        """The lower store's URL for the blob; None when it gives none, or says that the blob is not there any more."""
+        if not isinstance(self._lower, Presigned):
+            return None
+        if await self._lower.stat(digest) is None:  # what is remembered of it may be a minute old
+            self._stats.pop(digest, None)
+            return None
+        return await self._lower.presigned_url(digest, expires_s)
 
     @asynccontextmanager
     async def open_stored(self, digest: Digest) -> AsyncGenerator[StoredBlob, None]:

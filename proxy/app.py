@@ -85,6 +85,7 @@ class RunningProxy:
         """
         drain, limit_s = self.services.drain, self.services.config.drain_s
         drain.draining = True
+        await self.services.maintenance.close()
         balancer_s = drain.balancer_s(limit_s)
         await asyncio.sleep(balancer_s)
         if self.services.replicas.alone:

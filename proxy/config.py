@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -121,6 +122,14 @@ class DiskCache:
 
 
 @dataclass(frozen=True, slots=True)
+class Redirection:
+    """Clients of these ``networks`` fetch blobs of ``size_bytes`` and more from the bucket itself; none = nobody."""
+
+    networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
+    size_bytes: int = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
 class ProxyConfig:
     """The whole configuration.
 
@@ -128,7 +137,9 @@ class ProxyConfig:
     ``hosted`` are the first path components, or longer prefixes, whose repositories live only here. ``hosts`` are names
     that clients may call the proxy by, beside its addresses and the machine's own name. ``users_file`` is an htpasswd
     file, ``tokens_file`` holds ``name:token`` lines. ``replica_url`` is where the other replicas of a cluster reach
-    this one. Once told to stop, the proxy lets what it serves end for ``drain_s`` seconds. ``patience`` has no option.
+    this one. Once told to stop, the proxy lets what it serves end for ``drain_s`` seconds. The store is looked after
+    every ``maintenance_interval_s`` (0 = never), and blobs are read at ``scrub_bytes_per_second`` to see whether they
+    are whole (0 = not at all). ``patience`` has no option.
     """
 
     host: str
@@ -139,6 +150,7 @@ class ProxyConfig:
     hosted: tuple[str, ...]
     spool_dir: Path | None = None
     disk_cache: DiskCache | None = None
+    redirection: Redirection = field(default_factory=Redirection)
     hosts: tuple[str, ...] = ()
     users_file: Path | None = None
     tokens_file: Path | None = None
@@ -147,4 +159,6 @@ class ProxyConfig:
     log: LogStyle = field(default_factory=LogStyle)
     replica_url: str | None = None
     drain_s: float = 30.0
+    maintenance_interval_s: float = 3600.0
+    scrub_bytes_per_second: int = 5_000_000
     patience: Patience = field(default_factory=Patience)

@@ -92,6 +92,11 @@ class Metrics:
         )
         self._cluster_fills = self._counter("proxy_cluster_fills", "Blobs fetched as one of several replicas.", "role")
         self._store_errors = Counter("proxy_store_errors", "Operations that the store failed.", registry=self.registry)
+        self._redirects = self._counter("proxy_redirects", "Blobs for which a redirect was decided on.", "outcome")
+        self._maintenance = self._counter("proxy_maintenance", "Tasks done for the store.", "task", "outcome")
+        self._reaped = self._counter("proxy_reaped", "What was left behind in the store, and removed.", "kind")
+        self._scrubbed = Counter("proxy_scrubbed_bytes", "Bytes read to find damage.", registry=self.registry)
+        self._damaged = Counter("proxy_damaged_blobs", "Blobs found damaged.", registry=self.registry)
         self._fetches = Gauge("proxy_inflight_fetches", "Blobs being fetched from upstreams.", registry=self.registry)
         self._uploads = Gauge("proxy_uploads_open", "Uploads under way.", registry=self.registry)
         build = Info("crossdock_build", "This program.", registry=self.registry)
@@ -161,6 +166,24 @@ class Metrics:
     def store_failed(self) -> None:
         """Counts a failure of the store."""
         self._store_errors.inc()
+
+    def redirected(self, outcome: str) -> None:
+        """Counts a blob for which a client was sent, or was to be sent, to the bucket."""
+        self._redirects[(outcome,)].inc()
+
+    def maintained(self, task: str, outcome: str) -> None:
+        """Counts a task of maintenance."""
+        self._maintenance[(task, outcome)].inc()
+
+    def reaped(self, uploads: int, files: int, put_aside: int) -> None:
+        """Counts what was removed."""
+        for kind, count in (("upload", uploads), ("file", files), ("put_aside", put_aside)):
+            self._reaped[(kind,)].inc(count)
+
+    def scrubbed(self, read_bytes: int, damaged: int) -> None:
+        """Counts what was read to find damage, and the damage found."""
+        self._scrubbed.inc(read_bytes)
+        self._damaged.inc(damaged)
 
     def answered(self, registry: str, status: int | None, seconds: float, headers: Mapping[str, str]) -> None:
         """A reply of an upstream, or None."""

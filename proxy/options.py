@@ -41,6 +41,8 @@ OPTIONS: tuple[Option, ...] = (
     Option("access-ttl", "TIME", "How long a permission to read is remembered. [60s]"),
     Option("disk-cache", "DIR", "Keep what is read from an s3:// store on this disk too."),
     Option("disk-cache-size", "BYTES", "How much of that disk to use, for example 50GB. [10GB]"),
+    Option("redirect-network", "CIDR", "Clients there fetch large blobs from the bucket itself. [nobody]", many=True),
+    Option("redirect-size", "BYTES", "From which size on they do. [1MB]"),
     Option("spool-dir", "DIR", "Where blobs grow that the store cannot take as files. [the system's]"),
     Option("host", "NAME", "A name that clients call this proxy by, beside its addresses.", many=True),
     Option("users", "FILE", "Local users: an htpasswd file with bcrypt hashes."),
@@ -50,6 +52,8 @@ OPTIONS: tuple[Option, ...] = (
     Option("tls-key", "FILE", "The certificate's key (PEM)."),
     Option("replica-url", "URL", "Where the other replicas of a cluster reach this one. [this proxy is alone]"),
     Option("drain", "TIME", "How long to let transfers end once told to stop. [30s]"),
+    Option("maintenance-interval", "TIME", "How often the store is looked after; 0 = never. [1h]"),
+    Option("scrub-rate", "BYTES", "How much of it is read a second to find damage; 0 = nothing. [5MB]"),
     Option("log-format", "json|text", "How to log. [text on a terminal, else json]"),
     Option("log-level", "LEVEL", "What to log: debug, info, warning or error. [info]"),
 )

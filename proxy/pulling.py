@@ -97,6 +97,9 @@ async def read_blob(services: Services, call: Call, request: ReadBlob) -> web.St
     headers = call.headers(found.outcome, request.digest, more)
     if _is_known(call, request.digest):
         return web.Response(status=304, headers=headers)
+    if (url := await services.redirects.url(call.http, found)) is not None:
+        more = {"Location": url, "Cache-Control": "no-store"}
+        return web.Response(status=307, headers=call.headers(found.outcome, request.digest, more))
     return await serve_blob(call.http, services.store, found, headers)
 
 

@@ -24,6 +24,10 @@ OPTIONS: Mapping[str, Callable[[ProxyConfig], object]] = {
     "tls-key": lambda config: config.tls and config.tls.key,
     "replica-url": lambda config: config.replica_url,
     "drain": lambda config: config.drain_s,
+    "redirect-network": lambda config: config.redirection.networks,
+    "redirect-size": lambda config: config.redirection.size_bytes,
+    "maintenance-interval": lambda config: config.maintenance_interval_s,
+    "scrub-rate": lambda config: config.scrub_bytes_per_second,
     "log-format": lambda config: config.log.form,
     "log-level": lambda config: config.log.level,
 }

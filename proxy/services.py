@@ -26,11 +26,14 @@ from proxy.held import HeldManifests
 from proxy.hosted import HostedRepositories
 from proxy.intake import Intakes
 from proxy.lookup import Lookup
+from proxy.maintenance import Maintenance
 from proxy.manifest_pushes import ManifestPushes
 from proxy.manifests import Manifests
 from proxy.metrics import Metrics
 from proxy.mounts import Mounts
+from proxy.redirects import Redirects
 from proxy.referrers import Referrers
+from proxy.refetch import Refetch
 from proxy.reload import Configuration
 from proxy.replicas import Replicas
 from proxy.sightings import Sightings
@@ -67,6 +70,8 @@ class Services:
     referrers: Referrers
     sightings: Sightings
     manifest_pushes: ManifestPushes
+    maintenance: Maintenance
+    redirects: Redirects
     usage: Usage
     condemned: Condemned
 
@@ -97,11 +102,13 @@ class Services:
         await self.replicas.open()
         self.accounts.use(await self.accounts.read(self.config.upstreams.values()))
         self.uploads.open()
+        self.maintenance.start()
         self.usage.start()
         await self.condemned.open()
 
     async def close(self) -> None:
         """Ends what goes on in the background."""
+        await self.maintenance.close()
         await self.manifests.close()
         await self.accounts.close()
         await self.fills.close()
@@ -133,10 +140,12 @@ def make_services(config: ProxyConfig, store: Store, transport: Transport, envir
     hosted = HostedRepositories(store, catalog, condemned)
     mounts = Mounts(store, blobs, hosted, upstreams, access, accounts)
     uploads = UploadSessions(replicas.upload_name)
+    configuration = Configuration(config)
+    refetch = Refetch(store, configuration, accounts, blobs, manifests)
     usage = Usage(store)
     metrics.watch(fetches=fills.__len__, uploads=uploads.__len__)
     return Services(
-        configuration=Configuration(config),
+        configuration=configuration,
         metrics=metrics,
         drain=Drain(),
         store=store,
@@ -157,6 +166,8 @@ def make_services(config: ProxyConfig, store: Store, transport: Transport, envir
         referrers=Referrers(catalog, hosted, manifests, upstreams),
         sightings=Sightings(),
         manifest_pushes=ManifestPushes(upstreams, manifests, blobs, mounts),
+        maintenance=Maintenance(store, configuration, metrics, refetch.fetch),
+        redirects=Redirects(store, configuration, metrics),
         usage=usage,
         condemned=condemned,
     )

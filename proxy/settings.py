@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from urllib.parse import urlsplit
 
 from cache.oci.reference import DOCKER_HUB, canonical_host, check_repository
 from cache.units import parse_bytes, parse_seconds
-from proxy.config import Account, DiskCache, Freshness, LogStyle, ProxyConfig, TagTier, Tls, Upstream
+from proxy.config import Account, DiskCache, Freshness, LogStyle, ProxyConfig, Redirection, TagTier, Tls, Upstream
 from proxy.errors import ConfigError
 from proxy.options import UPSTREAM_SETTINGS, Values, over
 from proxy.rights import Rule, Rules
@@ -48,6 +49,7 @@ def make_config(values: Values, default_store: str) -> ProxyConfig:
         hosted=read.many("hosted", _prefix, ("cache",)),
         spool_dir=read.one("spool-dir", Path, None),
         disk_cache=_disk_cache(read),
+        redirection=_redirection(read),
         hosts=read.many("host", _host),
         users_file=read.one("users", Path, None),
         tokens_file=read.one("tokens", Path, None),
@@ -58,6 +60,8 @@ def make_config(values: Values, default_store: str) -> ProxyConfig:
         ),
         replica_url=read.one("replica-url", _root_url, None),
         drain_s=read.one("drain", parse_seconds, 30.0),
+        maintenance_interval_s=read.one("maintenance-interval", parse_seconds, 3600.0),
+        scrub_bytes_per_second=read.one("scrub-rate", _rate, 5_000_000),
     )
     if not config.rules.rules:
         read.problems += _unruled(config)
@@ -112,6 +116,10 @@ class _Reader:
         return tuple(found)
 
 
+def _rate(text: str) -> int:
+    return 0 if text.strip() == "0" else parse_bytes(text)
+
+
 def _listen(text: str) -> tuple[str, int]:
     match = _LISTEN.fullmatch(text)
     if match is None or int(match["port"]) > 65535:
@@ -127,6 +135,13 @@ def _host(text: str) -> str:
     if not _HOST.fullmatch(text):
         raise ValueError(f"{text!r} is not a host name: expected one without port and scheme")
     return text.strip("[]").lower()
+
+
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError as error:
+        raise ValueError(f"{text!r} is not a network: expected one like 10.0.0.0/8 or fd00::/8") from error
 
 
 def _one_of(*choices: str) -> Callable[[str], str]:
@@ -147,6 +162,15 @@ def _disk_cache(read: _Reader) -> DiskCache | None:
     if not read.one("store", str, "").startswith("s3://"):
         read.problems.append("disk-cache without a store in a bucket: expected an s3:// store")
     return DiskCache(directory) if size_bytes is None else DiskCache(directory, size_bytes)
+
+
+def _redirection(read: _Reader) -> Redirection:
+    networks, size_bytes = read.many("redirect-network", _network), read.one("redirect-size", parse_bytes, None)
+    if size_bytes is not None and not networks:
+        read.problems.append("redirect-size without redirect-network: expected the network of who is redirected")
+    if networks and not read.one("store", str, "").startswith("s3://"):
+        read.problems.append("redirect-network without a store in a bucket: expected an s3:// store")
+    return Redirection(networks) if size_bytes is None else Redirection(networks, size_bytes)
 
 
 def _tls(read: _Reader) -> Tls | None:

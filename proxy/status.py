@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
+from cache.units import told_bytes, told_seconds
 from proxy.config import Upstream
+from proxy.maintenance import Maintenance
 from proxy.services import Services
 from proxy.status_page import Status, UpstreamStatus
 
@@ -24,7 +28,23 @@ def read_status(services: Services) -> Status:
         uploads=len(services.uploads),
         served=sum(served.values()),
         hits=sum(served[outcome] for outcome in _CACHED),
+        maintenance=_maintenance(services.maintenance),
     )
+
+
+def _maintenance(maintenance: Maintenance) -> str:
+    if not maintenance.is_on:
+        return "off"
+    last = maintenance.last
+    if last is None:
+        return "no round yet in this replica"
+    parts = [f"last {told_seconds(max(0.0, time.time() - last.ended_at))} ago"]
+    if last.reaped is not None:
+        removed = last.reaped.unfinished
+        parts.append(f"{removed.uploads + removed.files:,} leftovers removed")
+    if last.scrubbed is not None:
+        parts.append(f"{told_bytes(last.scrubbed.read_bytes)} read, {last.scrubbed.damaged:,} blobs damaged")
+    return ", ".join(parts)
 
 
 def _served(services: Services, outcome: str) -> int:

@@ -37,7 +37,7 @@ class UpstreamStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """``served`` and ``hits`` are requests for manifests and blobs since the start."""
+    """``served`` and ``hits`` are requests for manifests and blobs since the start, ``maintenance`` is a text."""
 
     version: str
     up_s: float
@@ -48,6 +48,7 @@ class Status:
     uploads: int
     served: int
     hits: int
+    maintenance: str
 
 
 def render_status(status: Status) -> str:
@@ -59,6 +60,7 @@ def render_status(status: Status) -> str:
         ("Manifests and blobs served from the cache", ratio),
         ("Blobs being fetched", str(status.fetches)),
         ("Uploads open", str(status.uploads)),
+        ("Maintenance of the store", status.maintenance),
         ("Hosted here", ", ".join(f"{prefix}/" for prefix in status.hosted) or "nothing"),
     )
     title = f"Crossdock proxy {status.version}"

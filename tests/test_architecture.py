@@ -60,24 +60,24 @@ LEVELS = {
         cache.s3_sweep cache.s3_wire cache.s3_writing
         cache.oci.auth cache.oci.client cache.oci.credentials cache.oci.download cache.oci.registries cache.oci.session
         cache.oci.transport cache.oci.uploads
+        builder.stored_images cache.oci.credential_file
         cache.oci.connections cache.oci.discovery proxy.accounts proxy.caller proxy.certificate proxy.check
         proxy.identity proxy.log proxy.metrics proxy.replicas proxy.sightings proxy.spool proxy.spool_file
         proxy.upstreams proxy.users proxy.gates
         builder.agent_socket builder.archive_streams builder.archives builder.cache_mounts builder.context builder.copy
         builder.decompress
-        builder.digest_files builder.digests builder.download builder.entries builder.file_outputs
+        builder.digest_files builder.digests builder.download builder.entries builder.file_outputs builder.foreign
         builder.git_program builder.google_credentials builder.isolation builder.layerdir
         builder.mount_preparation builder.oci_layout builder.outputs builder.placement builder.rootfs builder.sandbox
         builder.sandbox_mounts builder.sandbox_root builder.snapshot builder.stubs builder.tarlayer builder.tarread
         builder.unpack builder.unpacked builder.workspace
     """,
     3: """
-        cache.catalog cache.leases cache.disk_copy cache.inventory cache.layers cache.listing cache.scrub
-        cache.scrub_turns cache.stores cache.tiered
-        cache.walking cache.warm
-        proxy.absences proxy.access proxy.authenticate proxy.blobs proxy.cluster_fills proxy.drain proxy.fills
-        proxy.forwarded proxy.held
-        proxy.hosted proxy.intake proxy.lookup proxy.manifest_pushes proxy.manifests proxy.mounts proxy.referrers
+        cache.catalog cache.disk_copy cache.inventory cache.layers cache.leases cache.listing cache.reap cache.rounds
+        cache.scrub cache.scrub_turns cache.stores cache.tiered cache.walking cache.warm proxy.absences proxy.access
+        proxy.authenticate proxy.blobs proxy.cluster_fills proxy.drain proxy.fills proxy.forwarded proxy.held
+        proxy.hosted proxy.intake proxy.lookup proxy.maintenance proxy.manifest_pushes proxy.manifests proxy.mounts
+        proxy.redirects proxy.referrers proxy.refetch
         proxy.asking proxy.sender proxy.services proxy.sources proxy.stale proxy.status proxy.tags proxy.uploads
         builder.bases builder.conversions builder.deliver
         builder.execute builder.layers builder.local_inputs builder.mounting builder.perform
@@ -87,11 +87,12 @@ LEVELS = {
         cache.sweep cache.usage cache.usage_totals cache.uses
     """,
     4: """
-        cache.cli cache.store_cli cache.store_commands cache.store_check_command cache.store_collect_command
+        cache.cli cache.login_cli cache.logout_cli cache.store_cli cache.store_commands cache.store_check_command
+        cache.store_collect_command
         proxy.gate proxy.passing
         proxy.app proxy.call proxy.cli proxy.discovery proxy.handlers proxy.middleware proxy.pulling proxy.pushing
         proxy.serving
-        builder.build builder.cli builder.cli_outputs builder.cli_sources builder.progress
+        builder.build builder.cli builder.cli_outputs builder.cli_sources builder.push_cli builder.progress
     """,
 }
 LEVEL_OF = {module: level for level, modules in LEVELS.items() for module in modules.split()}

@@ -18,6 +18,16 @@ MIRROR_BACKOFF = Backoff(tries=2, first_s=0.2, limit_s=2.0)
 """Short: behind a mirror stands the registry itself."""
 
 
+class _EveryHost:
+    """Holds every host: what ``--insecure`` and ``--skip-tls-verify`` without a host stand for."""
+
+    def __contains__(self, host: object) -> bool:
+        return True
+
+
+EVERY_HOST: Container[str] = _EveryHost()
+
+
 class Registries:
     """The clients of all registries that one command talks to: one per registry and credential.
 

@@ -23,6 +23,7 @@ STATUS = Status(
     uploads=3,
     served=8,
     hits=6,
+    maintenance="last 3 h ago",
 )
 
 
@@ -52,14 +53,15 @@ class Cells(HTMLParser):
 
 def test_what_it_says():
     cells = Cells(render_status(STATUS)).cells
-    assert dict(zip(cells[:10:2], cells[1:10:2], strict=True)) == {
+    assert dict(zip(cells[:12:2], cells[1:12:2], strict=True)) == {
         "State": "serving, for 90 s",
         "Manifests and blobs served from the cache": "75% of 8",
         "Blobs being fetched": "2",
         "Uploads open": "3",
+        "Maintenance of the store": "last 3 h ago",
         "Hosted here": "cache/, team/x/",
     }
-    assert cells[14:] == ["docker.io (default)", "answers", "1,234", "76"]
+    assert cells[16:] == ["docker.io (default)", "answers", "1,234", "76"]
 
 
 @pytest.mark.parametrize(
@@ -74,7 +76,7 @@ def test_what_it_says():
     ],
 )
 def test_how_an_upstream_is(upstream: UpstreamStatus, state: str):
-    assert Cells(render_status(replace(STATUS, upstreams=(upstream,)))).cells[15] == state
+    assert Cells(render_status(replace(STATUS, upstreams=(upstream,)))).cells[17] == state
 
 
 def test_everything_is_escaped():
