@@ -17,13 +17,15 @@ from builder.conversions import Conversions
 from builder.copy import Source
 from builder.deliver import Delivery, Product
 from builder.dockerfile.instructions import Dockerfile
+from builder.dry_run import prospects
 from builder.errors import BuildError
 from builder.evaluate import Arguments, evaluate_plan
 from builder.execute import Executor
+from builder.explain import missed_steps, note_key, noted_steps, write_note
 from builder.exports import step_format
 from builder.foreign import ForeignCode
 from builder.git_program import Git
-from builder.graph import Position, context_reads, key_stages, remote_reads
+from builder.graph import Position, context_reads, key_stages, needed_stages, remote_reads
 from builder.isolation import Isolation, Rung, probe
 from builder.layers import BuildLayers, RegistryOrigin
 from builder.local_inputs import LocalInputs, local_inputs
@@ -38,7 +40,9 @@ from builder.remotes import Remotes
 from builder.stage_root import RootFactory
 from builder.step_cache import StepCache
 from builder.workspace import work_directory
+from cache.entry import CachedStep
 from cache.filesystem import FilesystemStore
+from cache.keys import CacheKey
 from cache.layers import RegistryLayerCache, StoreLayerCache
 from cache.oci.credentials import DockerConfig
 from cache.oci.descriptor import Platform
@@ -76,9 +80,12 @@ async def run_build(options: BuildOptions, environ: Mapping[str, str], listen: e
         stack.push_async_callback(cache.abandon)
         build = _Build(options, inputs, dockerfile, peers, layers, roots, cache, work, listen, environ)
         try:
-            await build.deliver(await build.products(dict(zip(variants, plans, strict=True))))
+            products = await build.products(dict(zip(variants, plans, strict=True)))
+            if not options.dry_run:
+                await build.deliver(products)
         finally:
-            await cache.finish()  # after a failed step too: the next try need not do again what went well
+            if not options.dry_run:
+                await cache.finish()  # after a failed step too: the next try need not do again what went well
 
 
 async def _checked_dockerfile(
@@ -181,7 +188,10 @@ class _Build:
     environ: Mapping[str, str]
 
     async def products(self, plans: Mapping[_Variant, Plan]) -> dict[str, dict[Platform, Product]]:
-        """The finished stages by target and platform: all that can be known is looked up before anything is done."""
+        """The finished stages by target and platform: all that can be known is looked up before anything is done.
+
+        None at all for a dry run, which only tells.
+        """
         permitted = asyncio.create_task(self._check_permission())
         try:
             prepared = {variant: await self._prepare(variant, plan) for variant, plan in plans.items()}
@@ -191,9 +201,13 @@ class _Build:
         finally:
             permitted.cancel()
             await asyncio.wait([permitted])
+        for variant, (target, executor) in prepared.items():
+            await self._tell(variant, executor, target)
+        if self.options.dry_run:
+            return {}
         products: dict[str, dict[Platform, Product]] = {}
         for variant, (target, executor) in prepared.items():
-            product = await self._product(executor, target)
+            product = await self._product(variant, executor, target)
             products.setdefault(variant.request.target, {})[variant.platform] = product
             self.cache.share_made()
         return {"": products[self.options.target], **products}
@@ -202,8 +216,30 @@ class _Build:
         plan, bases = await self._with_bases(variant, plan)
         return plan.target, await self._executor(variant, plan, bases)
 
-    async def _product(self, executor: Executor, target: int) -> Product:
+    def _note_key(self, variant: _Variant) -> CacheKey:
+        names = [f"{name.host}/{name.repository}" for name in self.options.output.destinations]
+        return note_key(names, self.options.dockerfile.name, variant.request.target, str(variant.platform))
+
+    async def _tell(self, variant: _Variant, executor: Executor, target: int) -> None:
+        """What was asked to know before anything is done."""
+        if self.options.explain:
+            needed = needed_stages(executor.stages, target, self.cache)
+            note = await self.cache.recall_note(self._note_key(variant))
+            for missed in missed_steps(executor.stages, needed, self.cache, note):
+                self.listen(missed)
+        if self.options.dry_run:
+            for planned in prospects(executor.stages, target, self.cache):
+                self.listen(planned)
+
+    async def _product(self, variant: _Variant, executor: Executor, target: int) -> Product:
+        """The finished stage; a build that did something leaves a note of what it was keyed by."""
+        needed = needed_stages(executor.stages, target, self.cache)
+        missed = any(key and key not in self.cache for index in needed for key in executor.stages[index].keys)
         built = await executor.build(target)
+        if missed:
+            note = write_note(noted_steps(executor.stages.values()))
+            created = _rfc3339(self.options.clamp_mtime_s)
+            self.cache.save(CachedStep(self._note_key(variant), None, note=note, created=created))
         labels = self.options.labels
         config = with_labels(built.config, labels.items()) if labels else built.config
         base = frozenset(layer.descriptor.digest for layers in executor.base_layers.values() for layer in layers)
@@ -271,7 +307,7 @@ class _Build:
 
     async def _check_permission(self) -> None:
         output = self.options.output
-        if output.push.check_permission:
+        if output.push.check_permission and not self.options.dry_run:
             repositories = {(name.host, name.repository): name for name in output.destinations}
             clients = ((name, self.peers.push.client(name.host)) for name in repositories.values())
             await asyncio.gather(*(check_permission(Destination(name, client)) for name, client in clients))

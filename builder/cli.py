@@ -113,6 +113,8 @@ def make_options(values: Values, environ: Mapping[str, str]) -> BuildOptions:
         dockerfile=dockerfile,
         targets=_texts(values, "target") or ("",),
         check_only=bool(values["check"]),
+        dry_run=bool(values["dry_run"]),
+        explain=bool(values["explain"]),
         contexts=cli_sources.named_contexts(_texts(values, "build_context")),
         secrets=StepSecrets(
             values=cli_sources.secrets(_texts(values, "secret"), environ),

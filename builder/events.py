@@ -16,6 +16,15 @@ class Outcome(Enum):
     """Nothing needed the step's result: what depends on it was cached."""
 
 
+class Prospect(Enum):
+    """What a build would do with a step."""
+
+    HIT = "in the cache"
+    MISS = "to be built"
+    METADATA = "no layer"
+    UNUSED = "not needed"
+
+
 @dataclass(frozen=True, slots=True)
 class StepName:
     """A step as a person knows it: which stage, which of how many, and its text."""
@@ -55,6 +64,23 @@ class StepEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class Planned:
+    """What a dry run says of a step: its key ("" for one that makes no layer), and what a build would make of it."""
+
+    step: StepName
+    key: str
+    prospect: Prospect
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """Why the cache did not have a step."""
+
+    step: StepName
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Note:
     """Something worth a line."""
 
@@ -88,5 +114,5 @@ class Written:
     path: str
 
 
-Event = StepStarted | StepOutput | StepEnded | Note | Warned | Pushed | Written
+Event = StepStarted | StepOutput | StepEnded | Planned | Missed | Note | Warned | Pushed | Written
 Listener = Callable[[Event], None]

@@ -11,7 +11,7 @@ from builder.plan import StageBase
 from builder.remote import RemoteSource
 from builder.sources import ContextSource, Origin, Selection, StageSource
 from builder.steps import CopyFiles, LayerStep, MakeDirectory, Metadata, RunCommand, StageSteps, Step
-from cache.keys import CacheKey
+from cache.keys import CacheKey, KeyBuilder
 
 Position = tuple[int, int, int]
 """A step's stage index, its place there, and the number of the mount (0 for a copy, from 1 on what it fetches)."""
@@ -37,6 +37,10 @@ class StepInputs:
 
     def key(self, step: LayerStep) -> CacheKey:
         """The step's key with these."""
+        return self.fields(step).key()
+
+    def fields(self, step: LayerStep) -> KeyBuilder:
+        """All that goes into the step's key with these."""
         match step:
             case RunCommand():
                 return keys.run_key(self.chain, step, self.taken)
@@ -48,12 +52,16 @@ class StepInputs:
 
 @dataclass(frozen=True, slots=True)
 class KeyedStage:
-    """A stage's steps, each with its key and what that is made of (None for metadata), and the stage's last key."""
+    """A stage's steps, each with its key and what that is made of (None for metadata), and the stage's last key.
+
+    ``base`` is what an image, or nothing, as the start of the stage puts into the keys; None above another stage.
+    """
 
     stage: StageSteps
     keys: tuple[CacheKey | None, ...]
     inputs: tuple[StepInputs | None, ...]
     end: CacheKey
+    base: KeyBuilder | None = None
 
     @property
     def index(self) -> int:
@@ -123,10 +131,12 @@ def key_stages(
     """The stages by index. ``stages`` come in building order; ``contents`` has the digest of every context read."""
     keyed: dict[int, KeyedStage] = {}
     for stage in stages:
-        base = stage.plan.base
-        chain = (
-            keyed[base.index].end if isinstance(base, StageBase) else keys.base_key(stage.base_config, clamp_mtime_s)
-        )
+        below = stage.plan.base
+        if isinstance(below, StageBase):
+            base, chain = None, keyed[below.index].end
+        else:
+            base = keys.base_key(stage.base_config, clamp_mtime_s)
+            chain = base.key()
         step_keys: list[CacheKey | None] = []
         all_inputs: list[StepInputs | None] = []
         for place, step in enumerate(stage.steps):
@@ -140,7 +150,7 @@ def key_stages(
             all_inputs.append(inputs)
             step_keys.append(key)
             chain = chain_behind(chain, step, key)
-        keyed[stage.plan.index] = KeyedStage(stage, tuple(step_keys), tuple(all_inputs), chain)
+        keyed[stage.plan.index] = KeyedStage(stage, tuple(step_keys), tuple(all_inputs), chain, base)
     return keyed
 
 

@@ -14,17 +14,17 @@ from cache.keys import CacheKey, KeyBuilder
 from cache.oci.config import ImageConfig
 
 
-def base_key(config: ImageConfig, clamp_mtime_s: int | None) -> CacheKey:
+def base_key(config: ImageConfig, clamp_mtime_s: int | None) -> KeyBuilder:
     """The start of a stage's chain: the base's layers and platform, whatever the base is called.
 
     The clamp is part of it, because layers made under another one hold other times.
     """
     key = KeyBuilder("base").text("platform", str(config.platform))
     key.items("diff_ids", (str(diff_id) for diff_id in config.rootfs.diff_ids))
-    return key.text("clamp_mtime_s", str(clamp_mtime_s)).key()
+    return key.text("clamp_mtime_s", str(clamp_mtime_s))
 
 
-def run_key(parent: CacheKey, step: RunCommand, contents: Mapping[int, str]) -> CacheKey:
+def run_key(parent: CacheKey, step: RunCommand, contents: Mapping[int, str]) -> KeyBuilder:
     """RUN: the command, and all of the environment that it sees and that is not a predefined proxy argument.
 
     Of mounts what they show, ``contents`` by their number; of a secret or an agent only the name, never the value.
@@ -38,7 +38,7 @@ def run_key(parent: CacheKey, step: RunCommand, contents: Mapping[int, str]) -> 
         key.items("script", step.script)
     for number, mount in enumerate(step.mounts):
         _add_mount(key, mount, contents.get(number, ""))
-    return key.key()
+    return key
 
 
 def _add_mount(key: KeyBuilder, step: StepMount, content: str) -> None:
@@ -48,7 +48,7 @@ def _add_mount(key: KeyBuilder, step: StepMount, content: str) -> None:
     key.items("access", map(str, numbers))
 
 
-def copy_key(parent: CacheKey, step: CopyFiles, contents: Mapping[int, str], clamp_mtime_s: int | None) -> CacheKey:
+def copy_key(parent: CacheKey, step: CopyFiles, contents: Mapping[int, str], clamp_mtime_s: int | None) -> KeyBuilder:
     """COPY and ADD: ``contents`` stand for what is copied (a digest of files, the key of the source stage, a commit).
 
     With ``--link`` the layer is the same on any parent, which is then no part of its key; the clamp of times, which
@@ -61,7 +61,7 @@ def copy_key(parent: CacheKey, step: CopyFiles, contents: Mapping[int, str], cla
     key.text("chown", step.chown).text("chmod", step.chmod.text if step.chmod else "")
     for document in step.documents:
         key.items("document", document)
-    return key.key()
+    return key
 
 
 def linked_chain(parent: CacheKey, layer: CacheKey) -> CacheKey:
@@ -81,9 +81,9 @@ def copied_content(files: CacheKey) -> str:
     return KeyBuilder("stage content").text("files", files.hex).key().hex
 
 
-def directory_key(parent: CacheKey, step: MakeDirectory) -> CacheKey:
+def directory_key(parent: CacheKey, step: MakeDirectory) -> KeyBuilder:
     """WORKDIR: the path, and whom a new directory belongs to."""
-    return KeyBuilder("workdir").text("parent", parent.hex).text("path", step.path).text("user", step.user).key()
+    return KeyBuilder("workdir").text("parent", parent.hex).text("path", step.path).text("user", step.user)
 
 
 def formatted_key(key: CacheKey, layer_format: str) -> CacheKey:

@@ -128,8 +128,9 @@ class BuildOptions:
     ``build_platform`` what this machine is. ``targets`` are the stages to build, "" for the last one; the first is what
     is delivered where nothing else is said. ``clamp_mtime_s`` is the Unix time that no file in a new layer is newer
     than, and that the image says it was made at (SOURCE_DATE_EPOCH; 0 for ``--reproducible``); None leaves the times as
-    they are. ``check_only`` reads the Dockerfile and builds nothing. ``state_dir`` is where the builder keeps its work,
-    its local cache and its cache mounts; ``rung`` forces a rung of the sandbox ladder ("" = the best that works).
+    they are. ``check_only`` reads the Dockerfile and builds nothing; ``dry_run`` also looks the steps up, and tells
+    what a build would do; ``explain`` tells why steps were not found. ``state_dir`` is where the builder keeps its
+    work, its local cache and its cache mounts; ``rung`` forces a rung of the sandbox ladder ("" = the best that works).
     """
 
     context: MainContext
@@ -137,6 +138,8 @@ class BuildOptions:
     dockerfile: DockerfilePlace = DockerfilePlace()
     targets: tuple[str, ...] = ("",)
     check_only: bool = False
+    dry_run: bool = False
+    explain: bool = False
     contexts: Mapping[str, NamedContext] = field(default_factory=dict)
     secrets: StepSecrets = StepSecrets()
     build_args: Mapping[str, str] = field(default_factory=dict)

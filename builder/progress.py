@@ -63,6 +63,10 @@ class PlainProgress:
             case events.StepEnded(step):
                 self._flush(step)
                 self._line(f"{step}: {ended_text(event)}")
+            case events.Planned(step, key, prospect):
+                self._line(f"{step}: {prospect.value}" + (f", key {key}" if key else ""))
+            case events.Missed(step, why):
+                self._line(f"{step}: not in the cache: {why}")
             case events.Note(text):
                 self._line(text)
             case events.Warned(text):

@@ -73,6 +73,17 @@ class StepCache:
         """The step's result, if the cache has it."""
         return self._found.get(key)
 
+    async def recall_note(self, key: CacheKey) -> str:
+        """The text that an earlier build kept under this key; empty for none."""
+        if self._cache is None:
+            return ""
+        try:
+            step = await self._cache.recall(self._name(key))
+        except (CacheError, OCIError) as error:
+            self._listen(events.Warned(f"the note of the last build cannot be read from the cache: {error}"))
+            return ""
+        return step.note if step is not None else ""
+
     def save(self, step: CachedStep, *others: CacheKey) -> None:
         """Saves a step in the background, while the build goes on; under ``others`` too."""
         self._made[step.key] = step

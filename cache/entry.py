@@ -31,6 +31,7 @@ SCHEMA = "io.crossdock.cache.schema"
 KEY = "io.crossdock.cache.key"
 SECONDS = "io.crossdock.cache.seconds"
 DIFF_ID = "io.crossdock.cache.diff-id"
+NOTE = "io.crossdock.cache.note"
 CREATED = "org.opencontainers.image.created"
 CREATED_BY = "crossdock cache entry"
 UNKNOWN = "unknown"
@@ -47,12 +48,16 @@ class InvalidEntry(CacheError, ValueError):
 
 @dataclass(frozen=True, slots=True)
 class CachedStep:
-    """What a build step gave: its layer (None when it changed nothing), how long it took, when (RFC 3339)."""
+    """What a build step gave: its layer (None when it changed nothing), how long it took, when (RFC 3339).
+
+    ``note`` is text that a build keeps for later ones; a batched lookup leaves it out.
+    """
 
     key: CacheKey
     layer: Layer | None
     seconds: float = 0.0
     created: str = ""
+    note: str = ""
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.seconds) or self.seconds < 0:
@@ -66,6 +71,8 @@ def to_manifest(step: CachedStep) -> tuple[Manifest, bytes]:
     annotations = {SCHEMA: str(SCHEMA_VERSION), KEY: step.key.hex, SECONDS: repr(float(step.seconds))}
     if step.created:
         annotations[CREATED] = step.created
+    if step.note:
+        annotations[NOTE] = step.note
     layers = () if step.layer is None else (_annotated(step.layer),)
     return make_manifest(descriptor, layers, annotations=annotations), config
 
@@ -96,7 +103,8 @@ def from_manifest(key: CacheKey, manifest: Manifest | Index, config: bytes | Non
     if len(manifest.layers) > 1:
         raise InvalidEntry(f"cache entry {key} has {len(manifest.layers)} layers, expected at most 1")
     layer = _plain_layer(key, manifest.layers[0]) if manifest.layers else None
-    step = CachedStep(key, layer, _seconds(key, manifest), manifest.annotations.get(CREATED, ""))
+    noted = manifest.annotations
+    step = CachedStep(key, layer, _seconds(key, manifest), noted.get(CREATED, ""), noted.get(NOTE, ""))
     if config is not None and _diff_ids(key, config) != (() if layer is None else (layer.diff_id,)):
         raise InvalidEntry(f"cache entry {key} has another diff_id in its config than in its manifest")
     return step

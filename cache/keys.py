@@ -8,11 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 SCHEMA_VERSION = 1
 _HEX = re.compile(r"[0-9a-f]{64}")
+
+
+Parts = tuple[tuple[str, str], ...]
+"""What went into a key, by label, as text to compare: a short hash of each value, so that no value is in it."""
+
+_PART_HEX_DIGITS = 8
+"""Of a part's SHA-256: enough to see that two differ, too few to prove a guess of what it was."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -37,6 +44,7 @@ class KeyBuilder:
 
     def __init__(self, kind: str) -> None:
         self._hash = hashlib.sha256(b"crossdock-key")
+        self._parts: list[tuple[str, bytes]] = []
         self._frame("schema", str(SCHEMA_VERSION).encode())
         self.text("kind", kind)
 
@@ -47,24 +55,40 @@ class KeyBuilder:
     def data(self, tag: str, value: bytes) -> KeyBuilder:
         """Adds bytes."""
         self._frame(tag, value)
+        self._parts.append((tag, value))
         return self
 
     def text(self, tag: str, value: str) -> KeyBuilder:
         """Adds text (file names that are not UTF-8 come as surrogate escapes)."""
-        return self.data(tag, value.encode("utf-8", "surrogateescape"))
+        return self.data(tag, _encoded(value))
 
     def items(self, tag: str, values: Iterable[str]) -> KeyBuilder:
         """Adds a list of texts, in order."""
-        listed = list(values)
-        self.data(tag, str(len(listed)).encode())
-        for value in listed:
-            self.text(tag, value)
+        listed = [_encoded(value) for value in values]
+        self._frame_all(tag, listed)
+        self._parts.append((tag, b"".join(len(value).to_bytes(8, "big") + value for value in listed)))
         return self
+
+    def _frame_all(self, tag: str, values: Sequence[bytes]) -> None:
+        self._frame(tag, str(len(values)).encode())
+        for value in values:
+            self._frame(tag, value)
 
     def mapping(self, tag: str, values: Mapping[str, str]) -> KeyBuilder:
         """Adds a mapping; the order of its items does not matter."""
-        return self.items(tag, (part for name in sorted(values) for part in (name, values[name])))
+        pairs = [(_encoded(name), _encoded(values[name])) for name in sorted(values)]
+        self._frame_all(tag, [part for pair in pairs for part in pair])
+        self._parts += [(f"{tag} {name.decode('utf-8', 'replace')}", value) for name, value in pairs]
+        return self
+
+    def parts(self) -> Parts:
+        """What has been added so far, in order; labels are tags, and for a mapping tag and name."""
+        return tuple((label, hashlib.sha256(value).hexdigest()[:_PART_HEX_DIGITS]) for label, value in self._parts)
 
     def key(self) -> CacheKey:
         """The key of what has been added so far."""
         return CacheKey(self._hash.hexdigest())
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")

@@ -38,6 +38,9 @@ class LayerCache(Protocol):
     async def lookup(self, keys: Sequence[CacheKey]) -> dict[CacheKey, CachedStep]:
         """The steps that are there, whole; keys that are not there are left out."""
 
+    async def recall(self, key: CacheKey) -> CachedStep | None:
+        """One step with its note, asked for by itself; None when it is not there."""
+
     async def save(self, step: CachedStep, source: Source | None) -> None:
         """Stores the step; ``source`` opens its layer's bytes, None when there is no layer."""
 
@@ -93,10 +96,10 @@ class RegistryLayerCache:
             return await read_limited(response, LOOKUP_REPLY_BYTES, "the reply to the lookup")
 
     async def _lookup_singly(self, keys: list[CacheKey]) -> dict[CacheKey, CachedStep]:
-        found = await together((functools.partial(self._lookup_one, key) for key in keys), PARALLEL_LOOKUPS)
+        found = await together((functools.partial(self.recall, key) for key in keys), PARALLEL_LOOKUPS)
         return {step.key: step for step in found if step is not None}
 
-    async def _lookup_one(self, key: CacheKey) -> CachedStep | None:
+    async def recall(self, key: CacheKey) -> CachedStep | None:
         try:
             reply = await self.client.get_manifest(self.repository, key.hex)
         except NotFound:
@@ -134,12 +137,12 @@ class StoreLayerCache:
 
     async def lookup(self, keys: Sequence[CacheKey]) -> dict[CacheKey, CachedStep]:
         wanted = dict.fromkeys(keys)
-        found = await together((functools.partial(self._lookup_one, key) for key in wanted), PARALLEL_LOOKUPS)
+        found = await together((functools.partial(self.recall, key) for key in wanted), PARALLEL_LOOKUPS)
         steps = {step.key: step for step in found if step is not None}
         self._uses |= {paths.layer(key.hex): 1 for key in steps}
         return steps
 
-    async def _lookup_one(self, key: CacheKey) -> CachedStep | None:
+    async def recall(self, key: CacheKey) -> CachedStep | None:
         record = await self._store.get(paths.layer(key.hex))
         step = _read(key, record.value) if record is not None else None
         if step is None or step.layer is None:

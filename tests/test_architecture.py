@@ -47,8 +47,8 @@ LEVELS = {
         builder.dockerfile.config_syntax builder.dockerfile.directives
         builder.dockerfile.durations builder.dockerfile.expansion builder.dockerfile.glob builder.dockerfile.heredocs
         builder.dockerfile.lines builder.dockerfile.mounts builder.dockerfile.parser builder.dockerfile.statement
-        builder.dockerfile.words builder.dockerfile.work_syntax builder.evaluate builder.evaluate_work
-        builder.export_syntax builder.graph
+        builder.dockerfile.words builder.dockerfile.work_syntax builder.dry_run builder.evaluate builder.evaluate_work
+        builder.explain builder.export_syntax builder.graph
         builder.history builder.ignore builder.image builder.image_users builder.keys builder.links builder.lint
         builder.metadata builder.plan builder.sources builder.stage_scope builder.steps
         builder.tarformat

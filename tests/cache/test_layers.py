@@ -90,6 +90,13 @@ async def test_steps_are_saved_and_found(cache):
     assert await read_layer(cache) == BLOB
 
 
+async def test_a_note_is_recalled(cache):
+    noted = CachedStep(key(3), None, note='[{"a": "é"}]')
+    await cache.save(noted, None)
+    assert await cache.recall(key(3)) == noted
+    assert await cache.recall(key(4)) is None
+
+
 async def test_nothing_is_found_in_an_empty_cache(cache):
     assert await cache.lookup([key(1)]) == {}
     assert await cache.lookup([]) == {}
