@@ -43,7 +43,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from cache import paths
-from cache.condemned import BATCH, MAX_BATCHES, RELOAD_S, State, publish, read_batch, read_state
+from cache.condemned import BATCH, MAX_BATCHES, State, publish, read_batch, read_state
 from cache.entries import Entries
 from cache.expiry import Expiry
 from cache.gc_report import Report
@@ -52,15 +52,13 @@ from cache.marking import Marking, Members
 from cache.marks import mark
 from cache.oci.digest import Digest
 from cache.record_names import Kind, Named
-from cache.retention import Retention, keeps_untagged
+from cache.retention import GRACE_S, Retention, check_grace, keeps_untagged
 from cache.store import Absent, Enumerable, Store
 from cache.sweep import ABANDONED_S, Sweep, Swept
 from cache.together import together
 from cache.usage_totals import UsageTotals
 from cache.walking import records_below
 
-GRACE_S = 24 * 3600.0
-MIN_GRACE_S = RELOAD_S + 60.0
 PARALLEL = 16
 
 
@@ -78,8 +76,8 @@ class Collection:
     abandoned_s: float = ABANDONED_S
 
     def __post_init__(self) -> None:
-        if not self.offline and self.grace_s <= MIN_GRACE_S:
-            raise ValueError(f"a grace of {self.grace_s:g} s is too short: expected more than {MIN_GRACE_S:g} s")
+        if not self.offline:
+            check_grace(self.grace_s)
 
 
 @dataclass(slots=True)

@@ -24,9 +24,9 @@ from cache import paths
 from cache.errors import CacheError, DamagedRecord, RecordConflict, StoreUnavailable
 from cache.marks import mark
 from cache.oci.digest import Digest
+from cache.retention import RELOAD_S
 from cache.store import ABSENT, Absent, Records
 
-RELOAD_S = 30.0
 """How often a replica looks for what has been condemned."""
 BATCH = 1000
 MAX_BATCHES = 100

@@ -29,6 +29,20 @@ class Reason(Enum):
     ENTRIES = "entries"
 
 
+RELOAD_S = 30.0
+"""How often replicas look whether something was condemned."""
+GRACE_S = 24 * 3600.0
+MIN_GRACE_S = RELOAD_S + 60.0
+"""Disk tiers believe for 60 s that a blob is there."""
+
+
+def check_grace(grace_s: float) -> float:
+    """The grace itself. Raises ValueError for one in which replicas might not learn of what was condemned."""
+    if grace_s <= MIN_GRACE_S:
+        raise ValueError(f"a grace of {grace_s:g} s is too short: expected more than {MIN_GRACE_S:g} s")
+    return grace_s
+
+
 @dataclass(frozen=True, slots=True)
 class Retention:
     """The limits of all repositories under ``prefix`` ("" = everywhere) together; None = no such limit."""

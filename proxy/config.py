@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cache.oci.retry import Backoff
+from cache.retention import Retention
 from proxy.circuit import Pace
 from proxy.rights import Rules
 
@@ -139,7 +140,8 @@ class ProxyConfig:
     file, ``tokens_file`` holds ``name:token`` lines. ``replica_url`` is where the other replicas of a cluster reach
     this one. Once told to stop, the proxy lets what it serves end for ``drain_s`` seconds. The store is looked after
     every ``maintenance_interval_s`` (0 = never), and blobs are read at ``scrub_bytes_per_second`` to see whether they
-    are whole (0 = not at all). ``patience`` has no option.
+    are whole (0 = not at all). With ``retentions`` what they do not keep goes, and what nothing leads to after
+    ``gc_grace_s``. ``patience`` has no option.
     """
 
     host: str
@@ -160,5 +162,7 @@ class ProxyConfig:
     replica_url: str | None = None
     drain_s: float = 30.0
     maintenance_interval_s: float = 3600.0
+    retentions: tuple[Retention, ...] = ()
+    gc_grace_s: float = 86_400.0
     scrub_bytes_per_second: int = 5_000_000
     patience: Patience = field(default_factory=Patience)

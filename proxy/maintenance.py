@@ -16,6 +16,7 @@ from typing import TypeVar, cast
 import structlog
 
 from cache import rounds
+from cache.collect import Collection, collect
 from cache.errors import CacheError
 from cache.pace import Pace
 from cache.reap import Reaped, reap
@@ -95,6 +96,8 @@ class Maintenance:
             return False
         until = time.monotonic() + interval_s / 2
         reaped = await self._do("reap", self._reap)
+        if self._configuration.current.retentions:
+            await self._do("collect", self._collect)
         scrubbed = await self._do("scrub", lambda: self._scrub(until))
         self.last = LastRound(self._now(), reaped, scrubbed)
         return True
@@ -121,6 +124,13 @@ class Maintenance:
             found = {"uploads": left.uploads, "files": left.files, "bytes": left.files_bytes}
             log.info("store_reaped", **found, put_aside=reaped.put_aside)
         return reaped
+
+    async def _collect(self) -> None:
+        config = self._configuration.current
+        how = Collection(config.retentions, config.gc_grace_s)
+        report = await collect(self._store, how, self._now)
+        if not report.waiting:
+            log.info("store_collected", freed=report.freed, bytes=report.freed_bytes, condemned=report.condemned)
 
     async def _scrub(self, until: float) -> ScrubTurn | None:
         pace = self._pace()

@@ -53,6 +53,8 @@ OPTIONS: tuple[Option, ...] = (
     Option("replica-url", "URL", "Where the other replicas of a cluster reach this one. [this proxy is alone]"),
     Option("drain", "TIME", "How long to let transfers end once told to stop. [30s]"),
     Option("maintenance-interval", "TIME", "How often the store is looked after; 0 = never. [1h]"),
+    Option("retain", "PREFIX LIMITS", "What is kept of cached content; without any nothing goes by itself.", many=True),
+    Option("gc-grace", "TIME", "How long what nothing leads to stays: the longest that a push may take. [1d]"),
     Option("scrub-rate", "BYTES", "How much of it is read a second to find damage; 0 = nothing. [5MB]"),
     Option("log-format", "json|text", "How to log. [text on a terminal, else json]"),
     Option("log-level", "LEVEL", "What to log: debug, info, warning or error. [info]"),

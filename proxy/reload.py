@@ -27,6 +27,8 @@ OPTIONS: Mapping[str, Callable[[ProxyConfig], object]] = {
     "redirect-network": lambda config: config.redirection.networks,
     "redirect-size": lambda config: config.redirection.size_bytes,
     "maintenance-interval": lambda config: config.maintenance_interval_s,
+    "retain": lambda config: config.retentions,
+    "gc-grace": lambda config: config.gc_grace_s,
     "scrub-rate": lambda config: config.scrub_bytes_per_second,
     "log-format": lambda config: config.log.form,
     "log-level": lambda config: config.log.level,

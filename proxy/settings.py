@@ -10,6 +10,7 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from cache.oci.reference import DOCKER_HUB, canonical_host, check_repository
+from cache.retention import GRACE_S, Retention, check_grace
 from cache.units import parse_bytes, parse_seconds
 from proxy.config import Account, DiskCache, Freshness, LogStyle, ProxyConfig, Redirection, TagTier, Tls, Upstream
 from proxy.errors import ConfigError
@@ -61,6 +62,8 @@ def make_config(values: Values, default_store: str) -> ProxyConfig:
         replica_url=read.one("replica-url", _root_url, None),
         drain_s=read.one("drain", parse_seconds, 30.0),
         maintenance_interval_s=read.one("maintenance-interval", parse_seconds, 3600.0),
+        retentions=read.many("retain", Retention.parse),
+        gc_grace_s=read.one("gc-grace", _grace, GRACE_S),
         scrub_bytes_per_second=read.one("scrub-rate", _rate, 5_000_000),
     )
     if not config.rules.rules:
@@ -114,6 +117,10 @@ class _Reader:
             except ValueError as error:
                 self.problems.append(f"{self._where}{name}: {error}")
         return tuple(found)
+
+
+def _grace(text: str) -> float:
+    return check_grace(parse_seconds(text))
 
 
 def _rate(text: str) -> int:

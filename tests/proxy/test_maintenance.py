@@ -17,6 +17,7 @@ from cache.disk_tier import DiskTier
 from cache.errors import StoreUnavailable
 from cache.filesystem import FilesystemStore
 from cache.oci.digest import Digest
+from cache.retention import Retention
 from cache.tiered import TieredStore
 from tests.proxy.running import (
     UPSTREAM,
@@ -160,3 +161,20 @@ async def test_damaged_copies_on_the_disk_are_dropped(tmp_path: Path):
         await until(proxy, "proxy_damaged_blobs_total", lambda found: found == 1)
         assert not copy.exists()
         assert (await get(f"{proxy.url}/v2/cache/app/blobs/{image.layer}"))[2] == image.blobs[image.layer]
+
+
+async def test_what_no_retention_keeps_goes_by_itself(tmp_path: Path):
+    settings = {"maintenance_interval_s": SOON_S, "scrub_bytes_per_second": 0}
+    async with running_proxy(tmp_path, {}, **settings) as proxy:
+        async with client_of(proxy.url) as client:
+            for number in (1, 2):
+                await push(client, "cache/app", f"{number}", make_image(number, 1000))
+                await push(client, "cache/kept", f"{number}", make_image(number, 1000))
+        await until(proxy, 'proxy_maintenance_total{outcome="done",task="round"}', lambda rounds: rounds >= 2)
+        assert await counted(proxy, 'proxy_maintenance_total{outcome="done",task="collect"}') == 0
+    settings["retentions"] = (Retention.parse("cache/app entries=1"),)
+    async with running_proxy(tmp_path, {}, **settings) as proxy:
+        await until(proxy, 'proxy_maintenance_total{outcome="done",task="collect"}', lambda runs: runs >= 1)
+        found = [(await get(f"{proxy.url}/v2/cache/app/manifests/{number}"))[0] for number in (1, 2)]
+        assert sorted(found) == [200, 404]
+        assert [(await get(f"{proxy.url}/v2/cache/kept/manifests/{number}"))[0] for number in (1, 2)] == [200, 200]
