@@ -11,6 +11,7 @@ from pathlib import Path
 from cache.oci.retry import Backoff
 from cache.retention import Retention
 from proxy.circuit import Pace
+from proxy.fall_through import FallThrough
 from proxy.rights import Rules
 
 DAY_S = 86400.0
@@ -134,14 +135,14 @@ class Redirection:
 class ProxyConfig:
     """The whole configuration.
 
-    ``default_upstream`` names the upstream of requests that name none (None = such requests find nothing);
-    ``hosted`` are the first path components, or longer prefixes, whose repositories live only here. ``hosts`` are names
-    that clients may call the proxy by, beside its addresses and the machine's own name. ``users_file`` is an htpasswd
-    file, ``tokens_file`` holds ``name:token`` lines. ``replica_url`` is where the other replicas of a cluster reach
-    this one. Once told to stop, the proxy lets what it serves end for ``drain_s`` seconds. The store is looked after
-    every ``maintenance_interval_s`` (0 = never), and blobs are read at ``scrub_bytes_per_second`` to see whether they
-    are whole (0 = not at all). With ``retentions`` what they do not keep goes, and what nothing leads to after
-    ``gc_grace_s``. ``patience`` has no option.
+    ``default_upstream`` names the upstream of requests that name none (None = such requests find nothing); ``hosted``
+    are the first path components, or longer prefixes, whose repositories live only here; by ``fall_throughs`` some read
+    from others. ``hosts`` are names that clients may call the proxy by, beside its addresses and the machine's own
+    name. ``users_file`` is an htpasswd file, ``tokens_file`` holds ``name:token`` lines. ``replica_url`` is where the
+    other replicas of a cluster reach this one. Once told to stop, the proxy lets what it serves end for ``drain_s``
+    seconds. The store is looked after every ``maintenance_interval_s`` (0 = never), and blobs are read at
+    ``scrub_bytes_per_second`` to see whether they are whole (0 = not at all). With ``retentions`` what they do not keep
+    goes, and what nothing leads to after ``gc_grace_s``. ``patience`` has no option.
     """
 
     host: str
@@ -150,6 +151,7 @@ class ProxyConfig:
     upstreams: Mapping[str, Upstream]
     default_upstream: str | None
     hosted: tuple[str, ...]
+    fall_throughs: tuple[FallThrough, ...] = ()
     spool_dir: Path | None = None
     disk_cache: DiskCache | None = None
     redirection: Redirection = field(default_factory=Redirection)

@@ -167,6 +167,9 @@ class Endpoints:
         call = await self._call(http, check_repository(asked.repository), Right.READ)
         with self._judged_fairly(call):
             found = await self._services.lookup.find(call.route, asked.keys, call.caller)
+            missing = [key for key, hit in found.items() if hit is None]
+            if missing and (wide := pulling.wider_place(self._services, call)) is not None:
+                found |= await self._services.lookup.find(wide, missing, call.caller)
         headers = call.headers(BYPASS)
         return web.Response(body=encode_reply(found), content_type="application/json", headers=headers)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import assert_never
+from collections.abc import Awaitable, Callable
+from typing import TypeVar, assert_never
 
 from aiohttp import web
 
@@ -14,15 +15,18 @@ from cache.oci.manifest import Index, parse_manifest
 from proxy.blobs import FoundBlob
 from proxy.call import Call
 from proxy.errors import Unknown
+from proxy.fall_through import wider
 from proxy.manifests import FoundDescriptor, FoundManifest
 from proxy.negotiation import instead_of, parse_accept, wants_no_index
 from proxy.outcome import HIT, Outcome
 from proxy.request import ReadBlob, ReadManifest
+from proxy.rights import Right
 from proxy.routing import Hosted, Proxied
 from proxy.services import Services
 from proxy.serving import serve_blob
 
 IMMUTABLE = "private, max-age=31536000, immutable"
+T = TypeVar("T")
 _ETAG = re.compile(r'(?:W/)?"?([^",\s]+)"?')
 
 
@@ -49,16 +53,39 @@ async def _find_manifest(
     services: Services, call: Call, reference: str | Digest, head: bool
 ) -> FoundManifest | FoundDescriptor:
     match call.route:
-        case Hosted() as hosted if head:
-            return FoundDescriptor(await services.hosted.stat_manifest(hosted, reference), HIT)
-        case Hosted() as hosted:
-            return await services.hosted.find_manifest(hosted, reference)
+        case Hosted() if head:
+            found = await in_either(services, call, lambda place: services.hosted.stat_manifest(place, reference))
+            return FoundDescriptor(found, HIT)
+        case Hosted():
+            return await in_either(services, call, lambda place: services.hosted.find_manifest(place, reference))
         case Proxied() as proxied if head:
             return await services.manifests.stat(proxied, reference, call.caller)
         case Proxied() as proxied:
             return await services.manifests.find(proxied, reference, call.caller)
         case _:
             assert_never(call.route)
+
+
+async def in_either(services: Services, call: Call, find: Callable[[Hosted], Awaitable[T]]) -> T:
+    """What is found in the hosted repository, or in the wider one that it reads from too. Raises Unknown."""
+    assert isinstance(call.route, Hosted)
+    try:
+        return await find(call.route)
+    except Unknown as unknown:
+        wide = wider_place(services, call)
+        if wide is None:
+            raise
+        try:
+            return await find(wide)
+        except Unknown:
+            raise unknown from None
+
+
+def wider_place(services: Services, call: Call) -> Hosted | None:
+    """The repository that this one reads from too; None where there is none, or the caller may not read it."""
+    config = services.config
+    wide = wider(config.fall_throughs, call.route.repository) if isinstance(call.route, Hosted) else None
+    return Hosted(wide) if wide is not None and config.rules.allow(call.caller.who, wide, Right.READ) else None
 
 
 async def _negotiated(
@@ -105,12 +132,13 @@ async def read_blob(services: Services, call: Call, request: ReadBlob) -> web.St
 
 async def _find_blob(services: Services, call: Call, digest: Digest) -> FoundBlob:
     if isinstance(call.route, Hosted):
-        return await services.hosted.find_blob(call.route, digest)
+        return await in_either(services, call, lambda place: services.hosted.find_blob(place, digest))
     return await services.blobs.find(call.route, digest, call.caller)
 
 
 async def _blob_size(services: Services, call: Call, digest: Digest) -> tuple[int, Outcome]:
     if isinstance(call.route, Hosted):
+        # Not in a wider one: who pushes asks this, and takes it for a reason not to upload.
         return (await services.hosted.find_blob(call.route, digest)).size_bytes, HIT
     return await services.blobs.stat(call.route, digest, call.caller)
 

@@ -13,6 +13,7 @@ OPTIONS: Mapping[str, Callable[[ProxyConfig], object]] = {
     "upstream": lambda config: config.upstreams,
     "default-upstream": lambda config: config.default_upstream,
     "hosted": lambda config: config.hosted,
+    "fall-through": lambda config: config.fall_throughs,
     "spool-dir": lambda config: config.spool_dir,
     "disk-cache": lambda config: config.disk_cache and config.disk_cache.directory,
     "disk-cache-size": lambda config: config.disk_cache and config.disk_cache.size_bytes,

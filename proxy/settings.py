@@ -14,6 +14,7 @@ from cache.retention import GRACE_S, Retention, check_grace
 from cache.units import parse_bytes, parse_seconds
 from proxy.config import Account, DiskCache, Freshness, LogStyle, ProxyConfig, Redirection, TagTier, Tls, Upstream
 from proxy.errors import ConfigError
+from proxy.fall_through import FallThrough, fall_through_problems
 from proxy.options import UPSTREAM_SETTINGS, Values, over
 from proxy.rights import Rule, Rules
 
@@ -48,6 +49,7 @@ def make_config(values: Values, default_store: str) -> ProxyConfig:
         upstreams=upstreams,
         default_upstream=_default_upstream(values, upstreams, read.problems),
         hosted=read.many("hosted", _prefix, ("cache",)),
+        fall_throughs=read.many("fall-through", FallThrough.parse),
         spool_dir=read.one("spool-dir", Path, None),
         disk_cache=_disk_cache(read),
         redirection=_redirection(read),
@@ -66,6 +68,7 @@ def make_config(values: Values, default_store: str) -> ProxyConfig:
         gc_grace_s=read.one("gc-grace", _grace, GRACE_S),
         scrub_bytes_per_second=read.one("scrub-rate", _rate, 5_000_000),
     )
+    read.problems += fall_through_problems(config.fall_throughs, config.hosted)
     if not config.rules.rules:
         read.problems += _unruled(config)
     if read.problems:

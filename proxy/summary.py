@@ -20,6 +20,8 @@ def summarize(config: ProxyConfig) -> Iterator[str]:
         yield f"replica at {config.replica_url}"
     if config.hosted:
         yield f"hosted {', '.join(config.hosted)}"
+    for through in config.fall_throughs:
+        yield f"{through.narrow} reads from {through.wide} too"
     for rule in config.rules.rules:
         yield f"rule {_rule(rule)}"
     if not config.rules.rules:

@@ -39,7 +39,8 @@ LEVELS = {
         cache.gc_report
         cache.oci.challenge cache.oci.networks cache.oci.reach cache.oci.redirect cache.oci.referrers cache.oci.replies
         cache.oci.retry cache.oci.sending
-        proxy.admission proxy.audit proxy.circuit proxy.client_config proxy.config proxy.freshness proxy.hosts
+        proxy.admission proxy.audit proxy.circuit proxy.client_config proxy.config proxy.fall_through proxy.freshness
+        proxy.hosts
         proxy.negotiation proxy.options proxy.quota proxy.ranges proxy.reload proxy.replica_key proxy.replies
         proxy.request proxy.routing
         proxy.secret_text proxy.settings proxy.status_page proxy.summary
