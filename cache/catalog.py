@@ -21,7 +21,7 @@ from cache.oci.descriptor import Descriptor
 from cache.oci.digest import Digest
 from cache.oci.errors import InvalidManifest
 from cache.oci.manifest import Index, Manifest
-from cache.store import ABSENT, Store
+from cache.store import ABSENT, Absent, Store
 
 T = TypeVar("T")
 CONFLICT_TRIES = 100
@@ -60,9 +60,11 @@ class Catalog:
         """Where the tag points, or None when it is not known."""
         return await self._read(paths.tag(namespace, repository, tag), TagEntry)
 
-    async def set_tag(self, namespace: str, repository: str, tag: str, entry: TagEntry) -> None:
-        """Points the tag, whatever it pointed to."""
-        await self._store.put(paths.tag(namespace, repository, tag), codec.encode(entry))
+    async def set_tag(
+        self, namespace: str, repository: str, tag: str, entry: TagEntry, expected: Absent | None = None
+    ) -> None:
+        """Points the tag, whatever it pointed to; where it must not exist yet (ABSENT), raises RecordConflict."""
+        await self._store.put(paths.tag(namespace, repository, tag), codec.encode(entry), expected)
 
     async def remove_tag(self, namespace: str, repository: str, tag: str) -> None:
         """Forgets the tag; nothing happens when it is not known."""

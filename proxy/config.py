@@ -151,6 +151,7 @@ class ProxyConfig:
     upstreams: Mapping[str, Upstream]
     default_upstream: str | None
     hosted: tuple[str, ...]
+    first_writer: tuple[str, ...] = ()
     fall_throughs: tuple[FallThrough, ...] = ()
     spool_dir: Path | None = None
     disk_cache: DiskCache | None = None

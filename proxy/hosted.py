@@ -16,12 +16,13 @@ from cachetools import LRUCache
 
 from cache.catalog import Catalog, TagEntry
 from cache.condemned import Condemned
+from cache.errors import RecordConflict
 from cache.oci import media_types
 from cache.oci.descriptor import Descriptor
 from cache.oci.digest import Digest
 from cache.oci.manifest import Index, Manifest, parse_manifest
 from cache.oci.referrers import brief, referrer, with_referrer, without_referrer
-from cache.store import BlobStore
+from cache.store import ABSENT, BlobStore
 from cache.together import together
 from proxy.blobs import BLOB_TYPE, StoredBlob
 from proxy.errors import InvalidRequest, no_blob, no_manifest, no_repository
@@ -99,11 +100,14 @@ class HostedRepositories:
         manifest: Manifest | Index,
         tags: Sequence[str] = (),
         who: str = "",
+        *,
+        first_wins: bool = False,
     ) -> None:
         """Keeps the manifest, and points the tag to it. Raises InvalidRequest when a blob that it needs is missing.
 
         A ``reference`` that is a digest has been checked; it is kept as it is, whatever its algorithm, and ``tags``
-        are pointed to it. ``who`` pushes it: the tag's producer.
+        are pointed to it. ``who`` pushes it: the tag's producer. With ``first_wins`` a tag that means something else
+        already is left alone, and the push refused (InvalidRequest).
         """
         if isinstance(manifest, Manifest):
             await self._require_blobs(route, manifest)
@@ -120,26 +124,27 @@ class HostedRepositories:
             await self._change_referrers(route, manifest.subject, lambda noted: with_referrer(noted, referring))
         entry = TagEntry(descriptor, self._now(), who)
         for tag in (reference,) if isinstance(reference, str) else tags:
-            await self._point(route, tag, entry)
+            await self._point(route, tag, entry, first_wins)
         if route.repository not in self._listed:
             await self._catalog.list_repository(route.namespace, route.repository)
             self._listed[route.repository] = True
 
-    async def _point(self, route: Hosted, tag: str, entry: TagEntry) -> None:
-        """Points the tag; says for later who replaced whose content under it, since a cache key is a claim."""
+    async def _point(self, route: Hosted, tag: str, entry: TagEntry, first_wins: bool) -> None:
+        """Points the tag; says for later who replaced, or would have replaced, whose content under it."""
         before = await self._catalog.tag(route.namespace, route.repository, tag)
-        await self._catalog.set_tag(route.namespace, route.repository, tag, entry)
+        if before is not None and first_wins:
+            if before.descriptor.digest != entry.descriptor.digest:
+                _tell("tag_change_refused", route, tag, entry, before)
+                held = f"it is {before.descriptor.digest} already, and here the first writer counts"
+                raise InvalidRequest("TAG_INVALID", f"{route}:{tag} cannot become {entry.descriptor.digest}: {held}")
+            return
+        expected = ABSENT if first_wins else None
+        try:
+            await self._catalog.set_tag(route.namespace, route.repository, tag, entry, expected)
+        except RecordConflict:  # another was first, this very moment
+            return await self._point(route, tag, entry, first_wins)
         if before is not None and before.descriptor.digest != entry.descriptor.digest:
-            log.info(
-                "tag_changed",
-                audit=True,
-                repository=str(route),
-                tags=[tag],
-                who=entry.producer,
-                digest=str(entry.descriptor.digest),
-                replaced_who=before.producer,
-                replaced_digest=str(before.descriptor.digest),
-            )
+            _tell("tag_changed", route, tag, entry, before)
 
     async def remove_manifest(self, route: Hosted, reference: str | Digest) -> None:
         """Removes a tag; or a manifest, from its subject's referrers too, with all tags that point to it.
@@ -198,3 +203,16 @@ class HostedRepositories:
         missing = [str(blob.digest) for blob, is_absent in zip(blobs, absent, strict=True) if is_absent]
         if missing:
             raise InvalidRequest("MANIFEST_BLOB_UNKNOWN", f"repository {route} does not have {', '.join(missing)}")
+
+
+def _tell(event: str, route: Hosted, tag: str, entry: TagEntry, before: TagEntry) -> None:
+    log.info(
+        event,
+        audit=True,
+        repository=str(route),
+        tags=[tag],
+        who=entry.producer,
+        digest=str(entry.descriptor.digest),
+        replaced_who=before.producer,
+        replaced_digest=str(before.descriptor.digest),
+    )

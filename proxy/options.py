@@ -33,6 +33,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option("default-upstream", "NAME", "The upstream of names that begin with none. [docker.io]"),
     Option("hosted", "PREFIX", "Repositories that live only here. [cache]", many=True),
+    Option("first-writer", "PREFIX", "Hosted repositories where a tag never changes: the first counts.", many=True),
     Option("fall-through", "NARROW WIDE", "Hosted prefixes that read from a wider one what they lack.", many=True),
     Option("tag", "REGEXP=TIME", "How long tags that match are trusted; the first that matches counts.", many=True),
     Option("tag-ttl", "TIME", "How long other tags are trusted. [60s]"),

@@ -28,7 +28,7 @@ from proxy.request import (
     UploadStatus,
 )
 from proxy.rights import Right
-from proxy.routing import Hosted, Route, route
+from proxy.routing import Hosted, Route, is_under, route
 from proxy.services import Services
 from proxy.uploads import Body, HostedUpload, Upload
 
@@ -151,7 +151,10 @@ async def put_manifest(services: Services, call: Call, request: PutManifest) -> 
     media_type = call.http.headers.get("Content-Type", "").partition(";")[0].strip()
     if isinstance(call.route, Hosted):
         manifest = parse_manifest(raw, media_type)
-        await services.hosted.put_manifest(call.route, request.reference, manifest, request.tags, call.caller.who)
+        first_wins = is_under(call.route.repository, services.config.first_writer)
+        await services.hosted.put_manifest(
+            call.route, request.reference, manifest, request.tags, call.caller.who, first_wins=first_wins
+        )
         subject = str(manifest.subject.digest) if manifest.subject is not None else ""
         taken = PutReply(digest, subject, request.tags)
     else:

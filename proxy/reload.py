@@ -13,6 +13,7 @@ OPTIONS: Mapping[str, Callable[[ProxyConfig], object]] = {
     "upstream": lambda config: config.upstreams,
     "default-upstream": lambda config: config.default_upstream,
     "hosted": lambda config: config.hosted,
+    "first-writer": lambda config: config.first_writer,
     "fall-through": lambda config: config.fall_throughs,
     "spool-dir": lambda config: config.spool_dir,
     "disk-cache": lambda config: config.disk_cache and config.disk_cache.directory,

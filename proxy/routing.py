@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cache import paths
@@ -63,11 +64,16 @@ def route(config: ProxyConfig, name: str, ns: str | None) -> Route:
     upstream = config.upstreams.get(canonical_host(first))
     if upstream is not None and rest:
         return _proxied(upstream, rest)
-    if any(name == prefix or name.startswith(f"{prefix}/") for prefix in config.hosted):
+    if is_under(name, config.hosted):
         return Hosted(name)
     if config.default_upstream is None:
         raise Unknown("NAME_UNKNOWN", f"repository {name} is neither hosted here nor of a registry behind this proxy")
     return _proxied(config.upstreams[config.default_upstream], name)
+
+
+def is_under(repository: str, prefixes: Iterable[str]) -> bool:
+    """Whether a repository lies under one of these prefixes, component by component."""
+    return any(repository == prefix or repository.startswith(f"{prefix}/") for prefix in prefixes)
 
 
 def _proxied(upstream: Upstream, repository: str) -> Proxied:

@@ -49,6 +49,7 @@ def make_config(values: Values, default_store: str) -> ProxyConfig:
         upstreams=upstreams,
         default_upstream=_default_upstream(values, upstreams, read.problems),
         hosted=read.many("hosted", _prefix, ("cache",)),
+        first_writer=read.many("first-writer", _prefix),
         fall_throughs=read.many("fall-through", FallThrough.parse),
         spool_dir=read.one("spool-dir", Path, None),
         disk_cache=_disk_cache(read),
