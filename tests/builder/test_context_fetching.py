@@ -38,7 +38,7 @@ LINUX = Platform(os="linux", architecture="amd64")
 
 
 async def fetched(tmp_path: Path, place: MainContext, environ: dict[str, str]) -> LocalInputs:
-    options = BuildOptions(context=place, platform=LINUX, build_platform=LINUX, state_dir=tmp_path)
+    options = BuildOptions(context=place, platforms=(LINUX,), build_platform=LINUX, state_dir=tmp_path)
     heard: list[events.Event] = []
     return await local_inputs(options, tmp_path / "inputs", {"HOME": str(tmp_path), **environ}, heard.append)
 
