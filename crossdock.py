@@ -13,7 +13,7 @@ SUBCOMMANDS = {
     "logout": ("cache.logout_cli", "Forget the credentials of a registry"),
     "push": ("builder.push_cli", "Push an image from an archive or a layout"),
     "proxy": ("proxy.cli", "Serve the registry proxy"),
-    "cache": ("cache.store_cli", "Look after a store: what it holds, whether it is whole"),
+    "cache": ("cache.upkeep.cli", "Look after a store: what it holds, whether it is whole"),
     "warm": ("cache.cli", "Pull images into a proxy or a store before they are needed"),
 }
 CALLED_AS = {"executor": "build", "warmer": "warm"}

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
+from builder.contexts.locations import LayoutContext
 from builder.errors import PlanError
-from builder.layers import Origin, RegistryOrigin
-from builder.locations import LayoutContext
+from builder.layer.origins import Origin, RegistryOrigin
 from builder.oci_layout import OciLayout
-from builder.plan import ImageBase, Plan
+from builder.planning.plan import ImageBase, Plan
 from cache.oci.client import RegistryClient
 from cache.oci.config import ImageConfig
 from cache.oci.descriptor import Descriptor, Platform

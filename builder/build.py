@@ -10,38 +10,39 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from builder import context, events
+from builder import events
 from builder.bases import BaseImages, ResolvedBase
-from builder.cache_mounts import CacheDirectories
-from builder.conversions import Conversions
-from builder.copy import Source
-from builder.deliver import Delivery, Product
+from builder.contexts import context
+from builder.contexts.git_program import Git
+from builder.contexts.local_inputs import LocalInputs, local_inputs
+from builder.contexts.locations import DirectoryContext
+from builder.contexts.remotes import Remotes
 from builder.dockerfile.instructions import Dockerfile
-from builder.dry_run import prospects
 from builder.errors import BuildError
-from builder.evaluate import Arguments, evaluate_plan
-from builder.execute import Executor
-from builder.explain import missed_steps, note_key, noted_steps, write_note
-from builder.exports import step_format
-from builder.foreign import ForeignCode
-from builder.git_program import Git
-from builder.graph import Position, context_reads, key_stages, needed_stages, remote_reads
-from builder.isolation import Isolation, Rung, probe
-from builder.layers import BuildLayers, RegistryOrigin
-from builder.local_inputs import LocalInputs, local_inputs
-from builder.locations import DirectoryContext
-from builder.metadata import with_labels
-from builder.mounting import Mounting
+from builder.execution.copy import Source
+from builder.execution.execute import Executor
+from builder.execution.mounting import Mounting
+from builder.execution.perform import Performer
+from builder.execution.stage_root import RootFactory
+from builder.execution.step_cache import StepCache
+from builder.layer.origins import BuildLayers, RegistryOrigin
 from builder.options import BuildOptions, RegistryOptions
-from builder.perform import Performer
-from builder.plan import Plan, Request, make_plan, predefined_args
-from builder.push import Destination, check_permission
-from builder.remotes import Remotes
-from builder.stage_root import RootFactory
-from builder.step_cache import StepCache
+from builder.outputs.conversions import Conversions
+from builder.outputs.deliver import Delivery, Product
+from builder.outputs.exports import step_format
+from builder.outputs.push import Destination, check_permission
+from builder.planning.dry_run import prospects
+from builder.planning.evaluate import Arguments, evaluate_plan
+from builder.planning.explain import missed_steps, note_key, noted_steps, write_note
+from builder.planning.graph import Position, context_reads, key_stages, needed_stages, remote_reads
+from builder.planning.metadata import with_labels
+from builder.planning.plan import Plan, Request, make_plan, predefined_args
+from builder.sandbox.cache_mounts import CacheDirectories
+from builder.sandbox.foreign import ForeignCode
+from builder.sandbox.isolation import Isolation, Rung, probe
 from builder.workspace import work_directory
+from cache.disk.filesystem import FilesystemStore
 from cache.entry import CachedStep
-from cache.filesystem import FilesystemStore
 from cache.keys import CacheKey
 from cache.layers import RegistryLayerCache, StoreLayerCache
 from cache.oci.credentials import DockerConfig

@@ -14,8 +14,8 @@ from pathlib import Path
 import click
 
 from builder import cli_outputs, cli_sources, flags
+from builder.contexts.locations import MainContext, TarFile
 from builder.errors import BuildError
-from builder.locations import MainContext, TarFile
 from builder.options import (
     BuildOptions,
     CacheOptions,

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import click
 
-from builder.digest_files import is_url
-from builder.export_syntax import parse_annotation, parse_export, parse_layer_format
-from builder.exports import Annotation, Export, ImageFormat
 from builder.options import OutputOptions, PushOptions
+from builder.outputs.digest_files import is_url
+from builder.outputs.export_syntax import parse_annotation, parse_export, parse_layer_format
+from builder.outputs.exports import Annotation, Export, ImageFormat
 from cache.oci.errors import OCIError
 from cache.oci.reference import Reference
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from builder.locations import (
+from builder.contexts.locations import (
     DirectoryContext,
     GitOptions,
     MainContext,

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from builder.exports import Export
-from builder.locations import MainContext, NamedContext
-from builder.remote import shown
+from builder.contexts.locations import MainContext, NamedContext
+from builder.contexts.remote import shown
+from builder.outputs.exports import Export
 from cache.oci.descriptor import Platform
 from cache.oci.mirrors import Mirrors
 from cache.oci.reference import Reference

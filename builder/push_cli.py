@@ -11,15 +11,15 @@ from pathlib import Path
 
 import click
 
-from builder import digest_files
 from builder.errors import BuildError
-from builder.layers import BuildLayers
+from builder.layer.origins import BuildLayers
 from builder.options import PushOptions
+from builder.outputs import digest_files
+from builder.outputs.push import Destination, check_permission, push_images
 from builder.progress import PlainProgress
-from builder.push import Destination, check_permission, push_images
 from builder.stored_images import StoredImages, read_stored
+from cache.disk.filesystem import FilesystemStore
 from cache.errors import CacheError
-from cache.filesystem import FilesystemStore
 from cache.oci.credentials import DockerConfig
 from cache.oci.errors import InvalidReference, OCIError
 from cache.oci.reference import Reference

@@ -16,12 +16,12 @@ from typing import BinaryIO
 
 import msgspec
 
-from builder.decompress import MAGIC_BYTES, DecompressingReader, compression_of
 from builder.errors import BuildError
-from builder.exports import USUAL_LAYERS
-from builder.image import Image, ImageSet, compose
-from builder.outputs import REF_NAME, ArchivedImage
-from builder.tarlayer import recompress_layer
+from builder.layer.decompress import MAGIC_BYTES, DecompressingReader, compression_of
+from builder.layer.tarlayer import recompress_layer
+from builder.outputs.exports import USUAL_LAYERS
+from builder.outputs.image import Image, ImageSet, compose
+from builder.outputs.image_files import REF_NAME, ArchivedImage
 from cache.oci import codec, media_types
 from cache.oci.config import ImageConfig
 from cache.oci.descriptor import Descriptor

@@ -23,7 +23,7 @@ from cache.oci.transport import read_limited
 from cache.oci.uploads import Source, bytes_source
 from cache.store import Store
 from cache.together import together
-from cache.uses import write_uses
+from cache.upkeep.uses import write_uses
 from cache.verify import verified
 
 PARALLEL_LOOKUPS = 16

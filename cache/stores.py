@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from cache.filesystem import FilesystemStore
+from cache.disk.filesystem import FilesystemStore
 from cache.memory import MemoryStore
-from cache.s3_location import S3Location
+from cache.s3.location import S3Location
 from cache.store import Store
 
 if TYPE_CHECKING:
-    from cache.disk_tier import DiskTier
+    from cache.disk.tier import DiskTier
 
 _EXPECTED = "expected file:///path, s3://bucket/prefix or memory:"
 
@@ -66,8 +66,8 @@ def _location(bucket: str, path: str, environ: Mapping[str, str]) -> S3Location:
 
 
 def _open_s3(location: S3Location, spool_dir: Path | None, disk: DiskTier | None) -> Store:
-    from cache.s3 import S3Store
-    from cache.tiered import TieredStore
+    from cache.disk.tiered import TieredStore
+    from cache.s3.store import S3Store
 
     bucket = S3Store(location, spool_dir)
     return bucket if disk is None else TieredStore(bucket, disk)

@@ -15,14 +15,14 @@ from yarl import URL
 from cache.entry import LOOKUP_PATH
 from cache.oci.transport import Transport
 from cache.store import Store
+from proxy.auth.hosts import KnownHosts
+from proxy.auth.identity import TOKEN_PATH
 from proxy.certificate import Certificate
-from proxy.cluster_fills import FILLS_PATH
+from proxy.cluster.fills import FILLS_PATH
+from proxy.cluster.gate import ReplicaGate, replicas_only
 from proxy.config import Patience, ProxyConfig
-from proxy.gate import ReplicaGate, replicas_only
-from proxy.handlers import Endpoints
-from proxy.hosts import KnownHosts
-from proxy.identity import TOKEN_PATH
-from proxy.middleware import RequestWatch, answer_errors, refuse_unknown_hosts
+from proxy.requests.handlers import Endpoints
+from proxy.requests.middleware import RequestWatch, answer_errors, refuse_unknown_hosts
 from proxy.services import Services, make_services
 
 HEADER_BYTES = 64 * 1024

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from proxy.accounts import account_problems
+from proxy.auth.accounts import account_problems
+from proxy.auth.users import Users
 from proxy.certificate import Certificate
 from proxy.config import ProxyConfig
 from proxy.errors import ConfigError
-from proxy.users import Users
 
 
 def file_problems(config: ProxyConfig) -> list[str]:

@@ -16,16 +16,16 @@ from pathlib import Path
 import click
 import structlog
 
-from cache.disk_tier import DiskTier
+from cache.disk.tier import DiskTier
 from cache.errors import CacheError
 from cache.store import Store
 from cache.stores import default_url, open_store
 from proxy.app import RunningProxy, serve
 from proxy.check import file_problems
-from proxy.client_config import CLIENTS, print_client_config
 from proxy.config import LogStyle, ProxyConfig
 from proxy.errors import ConfigError
-from proxy.log import configure_logging
+from proxy.observe.client_config import CLIENTS, print_client_config
+from proxy.observe.log import configure_logging
 from proxy.options import OPTIONS, Values, over, parse_toml
 from proxy.settings import make_config
 from proxy.summary import summarize

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cache.oci.retry import Backoff
-from cache.retention import Retention
-from proxy.circuit import Pace
-from proxy.fall_through import FallThrough
-from proxy.rights import Rules
+from cache.upkeep.retention import Retention
+from proxy.auth.rights import Rules
+from proxy.hosting.fall_through import FallThrough
+from proxy.upstream.circuit import Pace
 
 DAY_S = 86400.0
 

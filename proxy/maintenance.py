@@ -1,6 +1,6 @@
 """The store kept in order while the proxy runs: what was left behind goes, and what has rotted is found.
 
-One replica does a round for all (``cache.rounds``); a damaged copy on a replica's own disk only it can find. Whatever
+One replica does a round for all (``cache.upkeep.rounds``); a damaged copy on a replica's own disk only it can find. Whatever
 goes wrong is logged and counted, and never ends the proxy.
 """
 
@@ -15,15 +15,15 @@ from typing import TypeVar, cast
 
 import structlog
 
-from cache import rounds
-from cache.collect import Collection, collect
 from cache.errors import CacheError
-from cache.pace import Pace
-from cache.reap import Reaped, reap
-from cache.scrub import ScrubStore, check_copies
-from cache.scrub_turns import PASS_S, Refetch, Scrub, ScrubTurn
 from cache.store import Copying, Scrubbable, Store
-from proxy.metrics import Metrics
+from cache.upkeep import rounds
+from cache.upkeep.collect import Collection, collect
+from cache.upkeep.pace import Pace
+from cache.upkeep.reap import Reaped, reap
+from cache.upkeep.scrub import ScrubStore, check_copies
+from cache.upkeep.scrub_turns import PASS_S, Refetch, Scrub, ScrubTurn
+from proxy.observe.metrics import Metrics
 from proxy.reload import Configuration
 
 T = TypeVar("T")

@@ -7,42 +7,42 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cache.catalog import Catalog
-from cache.condemned import Condemned
 from cache.leases import Leases
 from cache.oci.transport import Transport
 from cache.store import Store
-from cache.usage import Usage
-from proxy.absences import Absences
-from proxy.access import Access
-from proxy.accounts import Accounts
-from proxy.asking import Asking
-from proxy.authenticate import Authentication
-from proxy.blobs import Blobs
-from proxy.cluster_fills import ClusterFills, FillSources, UpstreamAlone
+from cache.upkeep.condemned import Condemned
+from cache.upkeep.usage import Usage
+from proxy.auth.access import Access
+from proxy.auth.accounts import Accounts
+from proxy.auth.authenticate import Authentication
+from proxy.auth.users import Users
+from proxy.cluster.fills import ClusterFills, FillSources, UpstreamAlone
+from proxy.cluster.replicas import Replicas
 from proxy.config import ProxyConfig
 from proxy.drain import Drain
-from proxy.fills import Fills
-from proxy.held import HeldManifests
-from proxy.hosted import HostedRepositories
-from proxy.intake import Intakes
-from proxy.lookup import Lookup
+from proxy.hosting.hosted import HostedRepositories
+from proxy.hosting.lookup import Lookup
 from proxy.maintenance import Maintenance
-from proxy.manifest_pushes import ManifestPushes
-from proxy.manifests import Manifests
-from proxy.metrics import Metrics
-from proxy.mounts import Mounts
-from proxy.redirects import Redirects
-from proxy.referrers import Referrers
-from proxy.refetch import Refetch
+from proxy.observe.metrics import Metrics
 from proxy.reload import Configuration
-from proxy.replicas import Replicas
-from proxy.sightings import Sightings
-from proxy.sources import Sources
-from proxy.stale import Stale
-from proxy.tags import UpstreamTags
-from proxy.uploads import UploadSessions
-from proxy.upstreams import Upstreams
-from proxy.users import Users
+from proxy.transfer.blobs import Blobs
+from proxy.transfer.fills import Fills
+from proxy.transfer.intake import Intakes
+from proxy.transfer.manifest_pushes import ManifestPushes
+from proxy.transfer.mounts import Mounts
+from proxy.transfer.redirects import Redirects
+from proxy.transfer.sightings import Sightings
+from proxy.transfer.uploads import UploadSessions
+from proxy.upstream.absences import Absences
+from proxy.upstream.asking import Asking
+from proxy.upstream.held import HeldManifests
+from proxy.upstream.manifests import Manifests
+from proxy.upstream.referrers import Referrers
+from proxy.upstream.refetch import Refetch
+from proxy.upstream.sources import Sources
+from proxy.upstream.stale import Stale
+from proxy.upstream.tags import UpstreamTags
+from proxy.upstream.upstreams import Upstreams
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,13 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from cache.oci.reference import DOCKER_HUB, canonical_host, check_repository
-from cache.retention import GRACE_S, Retention, check_grace
 from cache.units import parse_bytes, parse_seconds
+from cache.upkeep.retention import GRACE_S, Retention, check_grace
+from proxy.auth.rights import Rule, Rules
 from proxy.config import Account, DiskCache, Freshness, LogStyle, ProxyConfig, Redirection, TagTier, Tls, Upstream
 from proxy.errors import ConfigError
-from proxy.fall_through import FallThrough, fall_through_problems
+from proxy.hosting.fall_through import FallThrough, fall_through_problems
 from proxy.options import UPSTREAM_SETTINGS, Values, over
-from proxy.rights import Rule, Rules
 
 DOCKER_HUB_URL = "https://registry-1.docker.io"
 _NAME = re.compile(r"[a-z0-9]+(?:[.-][a-z0-9]+)*(?::[0-9]{1,5})?")

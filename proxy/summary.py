@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import fields
 
+from proxy.auth.rights import ANYBODY, Right, Rule
 from proxy.config import Freshness, ProxyConfig, Upstream
-from proxy.rights import ANYBODY, Right, Rule
 
 
 def summarize(config: ProxyConfig) -> Iterator[str]:

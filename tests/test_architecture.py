@@ -23,84 +23,84 @@ MAX_FUNCTION_LINES = 60
 
 LEVELS = {
     0: """
-        cache.errors cache.s3_location cache.store
+        cache.errors cache.s3.location cache.store
         cache.oci.codec cache.oci.config cache.oci.descriptor cache.oci.digest cache.oci.errors cache.oci.layer
         cache.oci.manifest cache.oci.media_types cache.oci.mirrors cache.oci.observer cache.oci.profile
         cache.oci.reference
-        proxy.errors proxy.outcome proxy.rights
+        proxy.errors proxy.requests.outcome proxy.auth.rights
         cache.oci.gate cache.priority
-        builder.changes builder.dockerfile.instructions builder.errors builder.events builder.exports
-        builder.flags builder.locations builder.options builder.remote builder.records builder.run_mounts
+        builder.layer.changes builder.dockerfile.instructions builder.errors builder.events builder.outputs.exports
+        builder.flags builder.contexts.locations builder.options builder.contexts.remote builder.sandbox.records builder.sandbox.run_mounts
     """,
     1: """
-        cache.dockerfile_images cache.entry cache.eviction cache.keys cache.marks cache.paths cache.ranges
-        cache.record_format cache.record_names cache.retention cache.s3_answers cache.s3_capabilities
-        cache.s3_part_sizes cache.s3_patience cache.singleflight cache.together cache.units cache.verify
-        cache.gc_report
+        cache.dockerfile_images cache.entry cache.disk.eviction cache.keys cache.upkeep.marks cache.paths cache.ranges
+        cache.record_format cache.record_names cache.upkeep.retention cache.s3.answers cache.s3.capabilities
+        cache.s3.part_sizes cache.s3.patience cache.singleflight cache.together cache.units cache.verify
+        cache.upkeep.gc_report
         cache.oci.challenge cache.oci.networks cache.oci.reach cache.oci.redirect cache.oci.referrers cache.oci.replies
         cache.oci.retry cache.oci.sending
-        proxy.admission proxy.audit proxy.circuit proxy.client_config proxy.config proxy.fall_through proxy.freshness
-        proxy.hosts
-        proxy.negotiation proxy.options proxy.quota proxy.ranges proxy.reload proxy.replica_key proxy.replies
-        proxy.request proxy.routing
-        proxy.secret_text proxy.settings proxy.status_page proxy.summary
-        builder.chmod builder.cloud_storage builder.context_members builder.copy_rules
+        proxy.auth.admission proxy.observe.audit proxy.upstream.circuit proxy.observe.client_config proxy.config proxy.hosting.fall_through proxy.upstream.freshness
+        proxy.auth.hosts
+        proxy.requests.negotiation proxy.options proxy.upstream.quota proxy.requests.ranges proxy.reload proxy.cluster.replica_key proxy.requests.replies
+        proxy.requests.request proxy.requests.routing
+        proxy.observe.secret_text proxy.settings proxy.observe.status_page proxy.summary
+        builder.execution.chmod builder.contexts.cloud_storage builder.contexts.members builder.execution.copy_rules
         builder.dockerfile.config_syntax builder.dockerfile.directives
         builder.dockerfile.durations builder.dockerfile.expansion builder.dockerfile.glob builder.dockerfile.heredocs
         builder.dockerfile.lines builder.dockerfile.mounts builder.dockerfile.parser builder.dockerfile.statement
-        builder.dockerfile.words builder.dockerfile.work_syntax builder.dry_run builder.evaluate builder.evaluate_work
-        builder.explain builder.export_syntax builder.graph
-        builder.history builder.ignore builder.image builder.image_users builder.keys builder.links builder.lint
-        builder.metadata builder.plan builder.sources builder.stage_scope builder.steps
-        builder.tarformat
+        builder.dockerfile.words builder.dockerfile.work_syntax builder.planning.dry_run builder.planning.evaluate builder.planning.evaluate_work
+        builder.planning.explain builder.outputs.export_syntax builder.planning.graph
+        builder.planning.history builder.contexts.ignore builder.outputs.image builder.execution.image_users builder.planning.keys builder.layer.links builder.planning.lint
+        builder.planning.metadata builder.planning.plan builder.planning.sources builder.planning.stage_scope builder.planning.steps
+        builder.layer.tarformat
     """,
     2: """
-        cache.blob_files cache.disk_tier cache.durable cache.filesystem cache.growing cache.memory
-        cache.pace cache.part_intake cache.quarantine_files cache.record_files cache.record_memory
-        cache.s3 cache.s3_bucket cache.s3_probe cache.s3_quarantine cache.s3_reading cache.s3_records cache.s3_session
-        cache.s3_sweep cache.s3_wire cache.s3_writing
+        cache.disk.blob_files cache.disk.tier cache.disk.durable cache.disk.filesystem cache.disk.growing cache.memory
+        cache.upkeep.pace cache.s3.part_intake cache.disk.quarantine_files cache.disk.record_files cache.record_memory
+        cache.s3.store cache.s3.bucket cache.s3.probe cache.s3.quarantine cache.s3.reading cache.s3.records cache.s3.session
+        cache.s3.sweep cache.s3.wire cache.s3.writing
         cache.oci.auth cache.oci.client cache.oci.credentials cache.oci.download cache.oci.registries cache.oci.session
         cache.oci.transport cache.oci.uploads
         builder.stored_images cache.oci.credential_file
-        cache.oci.connections cache.oci.discovery proxy.accounts proxy.caller proxy.certificate proxy.check
-        proxy.identity proxy.log proxy.metrics proxy.replicas proxy.sightings proxy.spool proxy.spool_file
-        proxy.upstreams proxy.users proxy.gates
-        builder.agent_socket builder.archive_streams builder.archives builder.cache_mounts builder.context builder.copy
-        builder.decompress
-        builder.digest_files builder.digests builder.download builder.entries builder.file_outputs builder.foreign
-        builder.git_program builder.google_credentials builder.isolation builder.layerdir
-        builder.mount_preparation builder.oci_layout builder.outputs builder.placement builder.rootfs builder.sandbox
-        builder.sandbox_mounts builder.sandbox_root builder.snapshot builder.stubs builder.tarlayer builder.tarread
-        builder.unpack builder.unpacked builder.workspace
+        cache.oci.connections cache.oci.discovery proxy.auth.accounts proxy.auth.caller proxy.certificate proxy.check
+        proxy.auth.identity proxy.observe.log proxy.observe.metrics proxy.cluster.replicas proxy.transfer.sightings proxy.transfer.spool proxy.transfer.spool_file
+        proxy.upstream.upstreams proxy.auth.users proxy.upstream.gates
+        builder.sandbox.agent_socket builder.contexts.archive_streams builder.layer.archives builder.sandbox.cache_mounts builder.contexts.context builder.execution.copy
+        builder.layer.decompress
+        builder.outputs.digest_files builder.execution.digests builder.contexts.download builder.layer.entries builder.outputs.files builder.sandbox.foreign
+        builder.contexts.git_program builder.contexts.google_credentials builder.sandbox.isolation builder.layer.layerdir
+        builder.sandbox.mount_preparation builder.oci_layout builder.outputs.image_files builder.execution.placement builder.layer.rootfs builder.sandbox.program
+        builder.sandbox.mounts builder.sandbox.root builder.layer.snapshot builder.sandbox.stubs builder.layer.tarlayer builder.layer.tarread
+        builder.layer.unpack builder.layer.unpacked builder.workspace
     """,
     3: """
-        cache.catalog cache.disk_copy cache.inventory cache.layers cache.leases cache.listing cache.reap cache.rounds
-        cache.scrub cache.scrub_turns cache.stores cache.tiered cache.walking cache.warm proxy.absences proxy.access
-        proxy.authenticate proxy.blobs proxy.cluster_fills proxy.drain proxy.fills proxy.forwarded proxy.held
-        proxy.hosted proxy.intake proxy.lookup proxy.maintenance proxy.manifest_pushes proxy.manifests proxy.mounts
-        proxy.redirects proxy.referrers proxy.refetch
-        proxy.asking proxy.sender proxy.services proxy.sources proxy.stale proxy.status proxy.tags proxy.uploads
-        builder.bases builder.conversions builder.deliver
-        builder.execute builder.layers builder.local_inputs builder.mounting builder.perform
-        builder.push builder.remotes
-        builder.run builder.stage_root builder.step_cache
-        cache.collect cache.condemned cache.entries cache.expiry cache.manifest_facts cache.marking cache.shards
-        cache.sweep cache.usage cache.usage_totals cache.uses
+        cache.catalog cache.disk.copying cache.upkeep.inventory cache.layers cache.leases cache.upkeep.listing cache.upkeep.reap cache.upkeep.rounds
+        cache.upkeep.scrub cache.upkeep.scrub_turns cache.stores cache.disk.tiered cache.upkeep.walking cache.warm proxy.upstream.absences proxy.auth.access
+        proxy.auth.authenticate proxy.transfer.blobs proxy.cluster.fills proxy.drain proxy.transfer.fills proxy.transfer.forwarded proxy.upstream.held
+        proxy.hosting.hosted proxy.transfer.intake proxy.hosting.lookup proxy.maintenance proxy.transfer.manifest_pushes proxy.upstream.manifests proxy.transfer.mounts
+        proxy.transfer.redirects proxy.upstream.referrers proxy.upstream.refetch
+        proxy.upstream.asking proxy.transfer.sender proxy.services proxy.upstream.sources proxy.upstream.stale proxy.observe.status proxy.upstream.tags proxy.transfer.uploads
+        builder.bases builder.outputs.conversions builder.outputs.deliver
+        builder.execution.execute builder.layer.origins builder.contexts.local_inputs builder.execution.mounting builder.execution.perform
+        builder.outputs.push builder.contexts.remotes
+        builder.sandbox.run builder.execution.stage_root builder.execution.step_cache
+        cache.upkeep.collect cache.upkeep.condemned cache.upkeep.entries cache.upkeep.expiry cache.upkeep.manifest_facts cache.upkeep.marking cache.upkeep.shards
+        cache.upkeep.sweep cache.upkeep.usage cache.upkeep.usage_totals cache.upkeep.uses
     """,
     4: """
-        cache.cli cache.login_cli cache.logout_cli cache.store_cli cache.store_commands cache.store_check_command
-        cache.store_collect_command
-        proxy.gate proxy.passing
-        proxy.app proxy.call proxy.cli proxy.discovery proxy.handlers proxy.middleware proxy.pulling proxy.pushing
-        proxy.serving
+        cache.cli cache.login_cli cache.logout_cli cache.upkeep.cli cache.upkeep.commands cache.upkeep.verify_command
+        cache.upkeep.gc_command
+        proxy.cluster.gate proxy.cluster.passing
+        proxy.app proxy.requests.call proxy.cli proxy.requests.discovery proxy.requests.handlers proxy.requests.middleware proxy.requests.pulling proxy.requests.pushing
+        proxy.requests.serving
         builder.build builder.cli builder.cli_outputs builder.cli_sources builder.push_cli builder.progress
     """,
 }
 LEVEL_OF = {module: level for level, modules in LEVELS.items() for module in modules.split()}
 OUTSIDE = {"aiohttp", "boto3", "fcntl", "os", "random", "secrets", "shutil", "socket", "subprocess", "tempfile", "time"}
 """Files, network, clock, chance and other programs."""
-READS_THE_ENVIRONMENT = {"builder.sandbox"}  # a program of its own, started as a child
-SANDBOX = {"builder.records", "builder.sandbox", "builder.sandbox_mounts", "builder.sandbox_root"}
+READS_THE_ENVIRONMENT = {"builder.sandbox.program"}  # a program of its own, started as a child
+SANDBOX = {"builder.sandbox.records", "builder.sandbox.program", "builder.sandbox.mounts", "builder.sandbox.root"}
 """All that it is made of."""
 
 
@@ -237,7 +237,7 @@ def test_the_sandbox_child_imports_only_the_standard_library_and_itself():
         ("crossdock", {"aiohttp", "boto3", "click", "builder.cli", "proxy.cli", "cache.cli"}),
         ("builder.cli", {"boto3", "botocore", "rich", "aiohttp.web", "proxy"}),
         ("proxy.cli", {"boto3", "botocore", "builder"}),
-        ("cache.store_cli", {"boto3", "botocore", "aiohttp", "builder", "proxy"}),
+        ("cache.upkeep.cli", {"boto3", "botocore", "aiohttp", "builder", "proxy"}),
         ("cache.cli", {"boto3", "botocore", "rich", "aiohttp.web", "builder", "proxy"}),
     ],
 )

@@ -10,14 +10,14 @@ from collections import Counter
 
 from cache import paths
 from cache.catalog import Catalog, TagEntry
-from cache.collect import Collection, collect
 from cache.memory import MemoryStore
 from cache.oci import codec, media_types
 from cache.oci.descriptor import Descriptor
 from cache.oci.digest import Digest
 from cache.oci.manifest import make_manifest
-from cache.retention import Retention
 from cache.store import Record
+from cache.upkeep.collect import Collection, collect
+from cache.upkeep.retention import Retention
 from tests.bench.report import Results, machine
 
 FULL, QUICK = (1_000, 1_000_000), (100, 1_000)

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 from builder.dockerfile.parser import parse
-from builder.evaluate import Arguments, evaluate_plan
-from builder.graph import KeyedStage, context_reads, key_stages
-from builder.plan import ImageBase, Plan, Request, make_plan, predefined_args
-from builder.steps import StageSteps
+from builder.planning.evaluate import Arguments, evaluate_plan
+from builder.planning.graph import KeyedStage, context_reads, key_stages
+from builder.planning.plan import ImageBase, Plan, Request, make_plan, predefined_args
+from builder.planning.steps import StageSteps
 from cache.keys import CacheKey, KeyBuilder
 from cache.oci.config import ContainerConfig, ImageConfig, RootFS
 from cache.oci.descriptor import Platform

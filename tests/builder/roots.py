@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from builder.isolation import Isolation, Rung, probe
-from builder.run import DirectoryRoot, OverlayRoot, RunResult, RunSpec, run_step
+from builder.sandbox.isolation import Isolation, Rung, probe
+from builder.sandbox.run import DirectoryRoot, OverlayRoot, RunResult, RunSpec, run_step
 
 BUSYBOX = Path("/bin/busybox")
 APPLETS = (

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from builder.chmod import ModeChange
+from builder.execution.chmod import ModeChange
 
 TEXTS = "644 0 7777 u=rwX,go=rX a-x +x u+s,g+s o= g=u u=g,g=o +t u-w+x go-rwx,a+X ug=rw"
 # GNU's program, unlike BSD's and ours, leaves a directory's set-ids alone.

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from builder import cli, flags
-from builder.locations import DirectoryContext
+from builder.contexts.locations import DirectoryContext
 from builder.options import BuildOptions, DockerfilePlace
-from proxy.client_config import print_client_config
+from proxy.observe.client_config import print_client_config
 from proxy.settings import make_config
 
 PROXIED = ("docker.io=https://registry-1.docker.io", "ghcr.io=https://ghcr.io")

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builder.context_members import context_path
-from builder.copy import check_unchanged, collect
+from builder.contexts.members import context_path
 from builder.errors import BuildError, ContextError
+from builder.execution.copy import check_unchanged, collect
+from builder.layer.rootfs import Tree
+from builder.layer.unpack import unpack_context
 from builder.options import Limits
-from builder.rootfs import Tree
-from builder.sources import Selection
-from builder.unpack import unpack_context
+from builder.planning.sources import Selection
 
 Member = tuple[str, bytes, str]
 """A name, a type of tarfile's, and where it links to."""

@@ -19,11 +19,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from builder import events
-from builder.cloud_storage import azure_target, google_target
+from builder.contexts.cloud_storage import azure_target, google_target
+from builder.contexts.google_credentials import google_token
+from builder.contexts.local_inputs import LocalInputs, local_inputs
+from builder.contexts.locations import AzureBlob, GoogleObject, MainContext, S3Object, TarFile, WebArchive
 from builder.errors import ContextError
-from builder.google_credentials import google_token
-from builder.local_inputs import LocalInputs, local_inputs
-from builder.locations import AzureBlob, GoogleObject, MainContext, S3Object, TarFile, WebArchive
 from builder.options import BuildOptions
 from cache.oci.descriptor import Platform
 from tests.builder.servers import web

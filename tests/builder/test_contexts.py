@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from builder.locations import (
+from builder.contexts.locations import (
     AzureBlob,
     DirectoryContext,
     GitOptions,
@@ -26,7 +26,7 @@ from builder.locations import (
     parse_context,
     parse_named_context,
 )
-from builder.remote import GitSource, parse_git
+from builder.contexts.remote import GitSource, parse_git
 from cache.oci.digest import Digest
 from cache.oci.reference import Reference
 from tests.builder.case_files import describe

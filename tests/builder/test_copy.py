@@ -16,19 +16,19 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from builder import copy
-from builder.archives import is_archive
-from builder.changes import Change, Entry
-from builder.chmod import ModeChange
-from builder.copy import content_digest, unpack_archives
-from builder.copy_rules import split_pattern
+from builder.contexts.ignore import IgnoreRules
 from builder.errors import ContextError
-from builder.ignore import IgnoreRules
-from builder.placement import Destination, Source, make_directory, place
-from builder.rootfs import Tree
-from builder.sources import Selection
-from builder.tarlayer import write_layer
-from builder.unpack import unpack_layer
+from builder.execution import copy
+from builder.execution.chmod import ModeChange
+from builder.execution.copy import content_digest, unpack_archives
+from builder.execution.copy_rules import split_pattern
+from builder.execution.placement import Destination, Source, make_directory, place
+from builder.layer.archives import is_archive
+from builder.layer.changes import Change, Entry
+from builder.layer.rootfs import Tree
+from builder.layer.tarlayer import write_layer
+from builder.layer.unpack import unpack_layer
+from builder.planning.sources import Selection
 from tests.builder.trees import CAPABILITY, layer_of, listing, make, unpacked
 
 

@@ -4,10 +4,10 @@ import re
 
 import pytest
 
-from builder.chmod import ModeChange
 from builder.errors import DockerfileError
-from builder.sources import ContextSource, StageSource
-from builder.steps import CopyFiles, MakeDirectory, Metadata, RunCommand
+from builder.execution.chmod import ModeChange
+from builder.planning.sources import ContextSource, StageSource
+from builder.planning.steps import CopyFiles, MakeDirectory, Metadata, RunCommand
 from tests.builder.planning import AMD64, base_image, plan_of, steps_of
 
 

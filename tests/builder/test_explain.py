@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from builder.dry_run import prospects
 from builder.events import Prospect
-from builder.explain import MAX_NOTE_BYTES, NotedStep, missed_steps, noted_steps, read_note, write_note
+from builder.planning.dry_run import prospects
+from builder.planning.explain import MAX_NOTE_BYTES, NotedStep, missed_steps, noted_steps, read_note, write_note
 from tests.builder.planning import base_image, keys_of
 from tests.integration.building import Builder, write_files
 

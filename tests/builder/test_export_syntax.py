@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from builder.export_syntax import parse_annotation, parse_export, parse_layer_format
-from builder.exports import USUAL_IMAGE, Annotation, Export, ImageFormat, LayerFormat, step_format
+from builder.outputs.export_syntax import parse_annotation, parse_export, parse_layer_format
+from builder.outputs.exports import USUAL_IMAGE, Annotation, Export, ImageFormat, LayerFormat, step_format
 from cache.oci.descriptor import Platform
 from cache.oci.reference import Reference
 

@@ -5,8 +5,8 @@ import subprocess
 
 import pytest
 
-from builder import foreign
-from builder.foreign import ForeignCode
+from builder.sandbox import foreign
+from builder.sandbox.foreign import ForeignCode
 from cache.oci.descriptor import Platform
 
 MACHINE = Platform.parse(f"linux/{platform.machine()}")

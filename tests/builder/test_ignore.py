@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from builder.contexts.ignore import IgnoreRules
 from builder.errors import ContextError
-from builder.ignore import IgnoreRules
 
 
 @pytest.mark.parametrize(

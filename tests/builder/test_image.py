@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from builder import outputs
 from builder.errors import BuildError
-from builder.image import Image, ImageSet, compose
+from builder.outputs import image_files as outputs
+from builder.outputs.image import Image, ImageSet, compose
 from cache.oci import media_types
 from cache.oci.config import ImageConfig, RootFS
 from cache.oci.descriptor import Descriptor

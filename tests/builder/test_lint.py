@@ -7,8 +7,8 @@ import pytest
 from builder.dockerfile.lines import read_text
 from builder.dockerfile.parser import parse
 from builder.errors import DockerfileError
-from builder.lint import Checks, checks_of, lint
-from builder.plan import predefined_args
+from builder.planning.lint import Checks, checks_of, lint
+from builder.planning.plan import predefined_args
 from tests.builder.planning import AMD64
 from tests.integration.building import Builder, write_files
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from builder import history, metadata
 from builder.dockerfile.instructions import ExecForm, ShellForm
+from builder.planning import history, metadata
 from cache.oci.config import ContainerConfig, History, ImageConfig, RootFS
 
 

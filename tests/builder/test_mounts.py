@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from builder.agent_socket import forwarded_agent
-from builder.cache_mounts import CacheDirectories
 from builder.dockerfile.instructions import Word
 from builder.dockerfile.mounts import Mount, read_mount
 from builder.errors import Span
 from builder.options import SecretText, StepSecrets
-from builder.run_mounts import FileMount
+from builder.sandbox.agent_socket import forwarded_agent
+from builder.sandbox.cache_mounts import CacheDirectories
+from builder.sandbox.run_mounts import FileMount
 from cache.keys import KeyBuilder
 from tests.builder.planning import keys_of, layer_keys, steps_of
 from tests.integration.building import Builder, push_base, write_files

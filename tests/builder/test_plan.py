@@ -3,8 +3,8 @@
 import pytest
 
 from builder.errors import BuildError, DockerfileError, PlanError
-from builder.plan import ImageBase, Plan, ScratchBase, StageBase
-from builder.sources import StageSource
+from builder.planning.plan import ImageBase, Plan, ScratchBase, StageBase
+from builder.planning.sources import StageSource
 from tests.builder.planning import plan_of
 
 

@@ -9,10 +9,10 @@ import tarfile
 
 import pytest
 
-from builder.download import download
+from builder.contexts.download import download
+from builder.contexts.git_program import Git
+from builder.contexts.remote import GitSource, UrlSource, parse_remote
 from builder.errors import ContextError
-from builder.git_program import Git
-from builder.remote import GitSource, UrlSource, parse_remote
 from cache.oci.digest import Digest
 from tests.builder.case_files import describe
 from tests.builder.servers import repository, web

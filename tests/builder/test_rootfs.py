@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from builder.rootfs import Tree
+from builder.layer.rootfs import Tree
 from tests.builder.trees import listing, make, overlay
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from builder.errors import BuildError
-from builder.isolation import Isolation, Rung
-from builder.run import DirectoryRoot, OverlayRoot, RunSpec, run_step
+from builder.sandbox.isolation import Isolation, Rung
+from builder.sandbox.run import DirectoryRoot, OverlayRoot, RunSpec, run_step
 from tests.builder.roots import Machine, make_busybox_root, make_machine
 
 PROJECT = Path(__file__).parents[2]

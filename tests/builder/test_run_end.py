@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from builder.errors import BuildError
-from builder.isolation import Isolation, Rung, probe
-from builder.run import TAIL_BYTES, DirectoryRoot, RunSpec, run_step
+from builder.sandbox.isolation import Isolation, Rung, probe
+from builder.sandbox.run import TAIL_BYTES, DirectoryRoot, RunSpec, run_step
 from tests.builder.roots import Machine, make_machine, processes_with
 
 PROJECT = Path(__file__).parents[2]

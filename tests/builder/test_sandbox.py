@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from builder import records, stubs
 from builder.errors import BuildError
-from builder.isolation import Isolation, Rung, probe, sandbox_command
-from builder.sandbox import exit_code
-from builder.sandbox_root import inside
-from builder.stubs import Stub
+from builder.sandbox import records, stubs
+from builder.sandbox.isolation import Isolation, Rung, probe, sandbox_command
+from builder.sandbox.program import exit_code
+from builder.sandbox.root import inside
+from builder.sandbox.stubs import Stub
 from tests.builder.roots import Machine, make_machine, processes_with
 
 PROJECT = Path(__file__).parents[2]

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from builder.changes import Change, Entry, Whiteout
-from builder.rootfs import Tree
-from builder.snapshot import fingerprint, overlay_changes, walk_changes
-from builder.unpack import unpack_layer
+from builder.layer.changes import Change, Entry, Whiteout
+from builder.layer.rootfs import Tree
+from builder.layer.snapshot import fingerprint, overlay_changes, walk_changes
+from builder.layer.unpack import unpack_layer
 from tests.builder.trees import CAPABILITY, layer_of, listing, make, overlay, unpacked
 
 Command = Callable[[Path], object]

@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from builder.changes import Change, Entry, Opaque, Whiteout
-from builder.decompress import DecompressingReader
-from builder.entries import Seen, read_changes
 from builder.errors import BuildError
-from builder.rootfs import Tree
-from builder.tarformat import header
-from builder.tarlayer import write_layer
-from builder.tarread import read_entries
+from builder.layer.changes import Change, Entry, Opaque, Whiteout
+from builder.layer.decompress import DecompressingReader
+from builder.layer.entries import Seen, read_changes
+from builder.layer.rootfs import Tree
+from builder.layer.tarformat import header
+from builder.layer.tarlayer import write_layer
+from builder.layer.tarread import read_entries
 from tests.builder.trees import CAPABILITY, listing, make
 
 LONG = "d" * 90 + "/" + "e" * 60 + "/" + "f" * 90

@@ -18,10 +18,10 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from builder.changes import Entry, Opaque, Whiteout
 from builder.errors import BuildError
-from builder.rootfs import Tree
-from builder.unpack import unpack_archive, unpack_layer
+from builder.layer.changes import Entry, Opaque, Whiteout
+from builder.layer.rootfs import Tree
+from builder.layer.unpack import unpack_archive, unpack_layer
 from tests.builder.trees import CAPABILITY, layer_of, listing, make, overlay, unpacked
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from builder import unpacked
-from builder.unpacked import UnpackedLayers
+from builder.layer import unpacked
+from builder.layer.unpacked import UnpackedLayers
 from cache.oci.digest import Digest
 
 A, B, C = (Digest("sha256", letter * 64) for letter in "abc")

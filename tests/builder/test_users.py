@@ -2,7 +2,7 @@
 
 import pytest
 
-from builder.image_users import User, resolve_owner, resolve_user
+from builder.execution.image_users import User, resolve_owner, resolve_user
 
 PASSWD = """\
 root:x:0:0:root:/root:/bin/sh

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from builder.changes import Change
-from builder.rootfs import Tree
-from builder.tarlayer import write_layer
-from builder.unpack import unpack_layer
+from builder.layer.changes import Change
+from builder.layer.rootfs import Tree
+from builder.layer.tarlayer import write_layer
+from builder.layer.unpack import unpack_layer
 
 CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")
 

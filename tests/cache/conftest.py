@@ -4,13 +4,13 @@ import secrets
 
 import pytest
 
-from cache.disk_tier import DiskTier
-from cache.filesystem import FilesystemStore
+from cache.disk.filesystem import FilesystemStore
+from cache.disk.tier import DiskTier
+from cache.disk.tiered import TieredStore
 from cache.memory import MemoryStore
-from cache.s3 import S3Store
-from cache.s3_location import S3Location
-from cache.s3_patience import Patience
-from cache.tiered import TieredStore
+from cache.s3.location import S3Location
+from cache.s3.patience import Patience
+from cache.s3.store import S3Store
 from tests.fakes.s3 import run_fake_s3
 from tests.s3_optional import ASKED_FOR, radosgw_server, rclone_server
 from tests.s3_servers import (
@@ -90,8 +90,8 @@ def fake(s3_credentials):
 @pytest.fixture
 async def fake_store(fake, monkeypatch):
     """A store on the fake, with attempts as ever and no pauses."""
-    monkeypatch.setattr("cache.s3_bucket.INTERACTIVE", Patience(3, 0.0, 0.0, 5.0))
-    monkeypatch.setattr("cache.s3_bucket.BULK", Patience(6, 0.0, 0.0, 60.0))
+    monkeypatch.setattr("cache.s3.bucket.INTERACTIVE", Patience(3, 0.0, 0.0, 5.0))
+    monkeypatch.setattr("cache.s3.bucket.BULK", Patience(6, 0.0, 0.0, 60.0))
     made = S3Store(S3Location(BUCKET, "some/prefix", fake.endpoint_url))
     yield made
     await made.close()

@@ -4,8 +4,8 @@ import asyncio
 import sys
 from pathlib import Path
 
+from cache.disk.filesystem import FilesystemStore
 from cache.errors import RecordConflict
-from cache.filesystem import FilesystemStore
 from cache.store import ABSENT
 
 

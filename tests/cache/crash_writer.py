@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from cache.filesystem import FilesystemStore
+from cache.disk.filesystem import FilesystemStore
 from cache.oci.digest import Digest
 
 

@@ -4,14 +4,14 @@ import time
 
 from cache import paths
 from cache.catalog import Catalog, TagEntry
-from cache.collect import Collection, collect
-from cache.condemned import Condemned
 from cache.oci import codec, media_types
 from cache.oci.descriptor import Descriptor
 from cache.oci.digest import Digest
 from cache.oci.manifest import make_index, make_manifest
-from cache.retention import Retention
-from cache.uses import write_uses
+from cache.upkeep.collect import Collection, collect
+from cache.upkeep.condemned import Condemned
+from cache.upkeep.retention import Retention
+from cache.upkeep.uses import write_uses
 
 DAY = 86400.0
 GRACE_S = 3600.0

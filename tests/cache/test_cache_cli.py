@@ -18,8 +18,8 @@ from cache.oci.digest import Digest
 from cache.oci.layer import Layer
 from cache.oci.manifest import make_manifest
 from cache.paths import HOSTED, blob
-from cache.store_cli import main
 from cache.stores import open_store
+from cache.upkeep.cli import main
 from tests.cache.conftest import new_location
 from tests.cache.s3_use import put
 

@@ -6,8 +6,8 @@ import pytest
 
 from cache import paths
 from cache.catalog import Catalog, TagEntry
+from cache.disk.filesystem import FilesystemStore
 from cache.errors import DamagedRecord, DigestMismatch, RecordConflict
-from cache.filesystem import FilesystemStore
 from cache.memory import MemoryStore
 from cache.oci import media_types
 from cache.oci.descriptor import Descriptor, Platform

@@ -6,8 +6,8 @@ import json
 import pytest
 import structlog
 
-from cache.filesystem import FilesystemStore
-from cache.store_cli import main
+from cache.disk.filesystem import FilesystemStore
+from cache.upkeep.cli import main
 from tests.cache.gc_world import World
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache.eviction import Index, Marks, plan_eviction
+from cache.disk.eviction import Index, Marks, plan_eviction
 
 MARKS = Marks(100, 80)
 

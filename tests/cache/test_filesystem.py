@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from cache import blob_files, durable, paths
+from cache import paths
+from cache.disk import blob_files, durable
+from cache.disk.filesystem import FilesystemStore
 from cache.errors import DamagedRecord, SizeMismatch, StoreFull, StoreUnavailable
-from cache.filesystem import FilesystemStore
 from cache.oci.digest import Digest
 from cache.store import Enumerable, LocalPaths
 

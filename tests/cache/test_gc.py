@@ -4,13 +4,13 @@ import msgspec
 import pytest
 
 from cache import entry, paths
-from cache.collect import Collection
 from cache.entry import CachedStep
 from cache.keys import CacheKey
 from cache.layers import StoreLayerCache
 from cache.memory import MemoryStore
 from cache.oci.layer import Layer
 from cache.oci.uploads import bytes_source
+from cache.upkeep.collect import Collection
 from tests.cache.gc_world import DAY, GRACE_S, World
 
 KEY = "ab" * 32

@@ -5,14 +5,15 @@ import contextlib
 
 import pytest
 
-from cache import condemned, paths
-from cache.condemned import Batch, encode, read_batch, read_state
+from cache import paths
+from cache.disk.filesystem import FilesystemStore
 from cache.errors import RecordConflict, StoreUnavailable
-from cache.filesystem import FilesystemStore
 from cache.memory import MemoryStore
 from cache.oci.digest import Digest
 from cache.oci.manifest import make_manifest
-from cache.s3 import S3Store
+from cache.s3.store import S3Store
+from cache.upkeep import condemned
+from cache.upkeep.condemned import Batch, encode, read_batch, read_state
 from tests.cache.conftest import new_location
 from tests.cache.gc_world import DAY, GRACE_S, World
 
@@ -246,7 +247,7 @@ async def test_a_batch_at_which_another_run_is_still_at_work_is_left_alone(world
         await world.store.put(name, encode(batch), version)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("cache.sweep.asyncio.sleep", renew)
+        patched.setattr("cache.upkeep.sweep.asyncio.sleep", renew)
         report = await world.collect()
     assert (report.freed, report.unfinished_batches) == (0, 1)
     assert await world.has(digest) == [True]

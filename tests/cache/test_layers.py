@@ -7,9 +7,9 @@ import pytest
 from aiohttp import web
 
 from cache import entry, paths
+from cache.disk.filesystem import FilesystemStore
 from cache.entry import CachedStep
 from cache.errors import DigestMismatch, SizeMismatch, StoreUnavailable
-from cache.filesystem import FilesystemStore
 from cache.keys import CacheKey
 from cache.layers import RegistryLayerCache, StoreLayerCache
 from cache.memory import MemoryStore

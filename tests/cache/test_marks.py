@@ -2,8 +2,8 @@
 
 import random
 
-from cache.marks import Marks, mark
 from cache.oci.digest import Digest
+from cache.upkeep.marks import Marks, mark
 
 
 def test_a_mark_is_the_beginning_of_a_digest():

@@ -10,8 +10,8 @@ import pytest
 
 from cache.errors import DigestMismatch
 from cache.oci.digest import Digest
-from cache.part_intake import Intake, MemoryBudget
-from cache.s3_part_sizes import PART_BYTES
+from cache.s3.part_intake import Intake, MemoryBudget
+from cache.s3.part_sizes import PART_BYTES
 from tests.cache.s3_use import MIB
 from tests.s3_servers import BUCKET, CREDENTIALS
 

@@ -6,16 +6,16 @@ import time
 import pytest
 
 from cache import paths
-from cache.blob_files import LEFTOVER_AGE_S
-from cache.filesystem import FilesystemStore
+from cache.disk.blob_files import LEFTOVER_AGE_S
+from cache.disk.filesystem import FilesystemStore
 from cache.memory import MemoryStore
 from cache.oci.digest import Digest
-from cache.pace import Pace
-from cache.reap import ASIDE_S, Reaped, reap
-from cache.rounds import ROUND, claim
-from cache.s3 import S3Store
-from cache.scrub_turns import Scrub
+from cache.s3.store import S3Store
 from cache.store import Unfinished
+from cache.upkeep.pace import Pace
+from cache.upkeep.reap import ASIDE_S, Reaped, reap
+from cache.upkeep.rounds import ROUND, claim
+from cache.upkeep.scrub_turns import Scrub
 from tests.cache.conftest import new_location
 from tests.cache.s3_use import put
 from tests.s3_servers import BUCKET

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cache.retention import Entry, Reason, Retention, expired, keeps_untagged, retention_of
+from cache.upkeep.retention import Entry, Reason, Retention, expired, keeps_untagged, retention_of
 
 DAY = 86400.0
 NOW = 100 * DAY

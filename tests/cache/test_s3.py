@@ -13,10 +13,10 @@ from yarl import URL
 from cache import paths
 from cache.errors import DigestMismatch, StoreUnavailable
 from cache.oci.digest import Digest
-from cache.s3 import S3Store
-from cache.s3_location import S3Location
-from cache.s3_session import S3Session
-from cache.s3_wire import checksum
+from cache.s3.location import S3Location
+from cache.s3.session import S3Session
+from cache.s3.store import S3Store
+from cache.s3.wire import checksum
 from cache.store import ABSENT, Enumerable, LocalPaths, Presigned, Sweepable
 from cache.together import together
 from tests.cache.conftest import new_location

@@ -7,7 +7,7 @@ import pytest
 
 from cache.errors import BlobNotFound, RecordConflict, StoreFull, StoreUnavailable
 from cache.oci.digest import Digest
-from cache.s3_patience import Patience
+from cache.s3.patience import Patience
 from cache.store import ABSENT
 from tests.cache.s3_use import MIB, NAME, put, read
 from tests.s3_servers import ACCESS_KEY, SECRET_KEY
@@ -223,7 +223,7 @@ async def test_something_of_another_size_under_a_digest_is_a_failure(fake, fake_
 
 async def test_a_server_that_does_not_answer_is_asked_again(fake, fake_store, monkeypatch):
     digest = await put(fake_store, b"content")
-    monkeypatch.setattr("cache.s3_bucket.INTERACTIVE", Patience(3, 0.0, 0.0, 0.2))
+    monkeypatch.setattr("cache.s3.bucket.INTERACTIVE", Patience(3, 0.0, 0.0, 0.2))
     fake.faults.stalled = 2
     assert await fake_store.stat(digest) == 7
     fake.faults.stalled = 3

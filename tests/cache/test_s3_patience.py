@@ -2,7 +2,7 @@
 
 import pytest
 
-from cache.s3_answers import (
+from cache.s3.answers import (
     BytesRefused,
     ConditionFailed,
     CredentialsExpired,
@@ -15,8 +15,8 @@ from cache.s3_answers import (
     answer,
     error_code,
 )
-from cache.s3_part_sizes import MAX_PARTS, PART_BYTES, part_bytes
-from cache.s3_patience import BULK, INTERACTIVE, RETRY_BUDGET, RETRY_COST, Patience, RetryBudget, Window
+from cache.s3.part_sizes import MAX_PARTS, PART_BYTES, part_bytes
+from cache.s3.patience import BULK, INTERACTIVE, RETRY_BUDGET, RETRY_COST, Patience, RetryBudget, Window
 
 
 def test_pauses_never_add_a_second_to_what_somebody_waits_for():

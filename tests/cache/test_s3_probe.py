@@ -7,8 +7,8 @@ import structlog.testing
 
 from cache import paths
 from cache.errors import RecordConflict, StoreUnavailable
-from cache.s3 import S3Store
-from cache.s3_capabilities import AMAZON, Matching
+from cache.s3.capabilities import AMAZON, Matching
+from cache.s3.store import S3Store
 from cache.store import ABSENT
 from tests.cache.conftest import new_location
 from tests.cache.s3_use import MIB, NAME, names, put, read

@@ -6,12 +6,12 @@ from datetime import timedelta
 
 import pytest
 
-from cache.disk_tier import DiskTier
+from cache.disk.tier import DiskTier
+from cache.disk.tiered import TieredStore
 from cache.errors import BlobNotFound
 from cache.oci.digest import Digest
-from cache.s3 import S3Store
+from cache.s3.store import S3Store
 from cache.store import ABSENT, Unfinished
-from cache.tiered import TieredStore
 from tests.cache.conftest import new_location
 from tests.cache.s3_use import MIB, NAME, put, read
 from tests.s3_servers import BUCKET

@@ -7,18 +7,18 @@ import secrets
 import pytest
 
 from cache import paths
-from cache.disk_tier import DiskTier
+from cache.disk.filesystem import FilesystemStore
+from cache.disk.tier import DiskTier
+from cache.disk.tiered import TieredStore
 from cache.errors import BlobNotFound, StoreUnavailable
-from cache.filesystem import FilesystemStore
 from cache.memory import MemoryStore
 from cache.oci import codec
 from cache.oci.digest import Digest
-from cache.pace import Pace
-from cache.s3 import S3Store
-from cache.scrub import Checked, Damage, Health, check, check_all, check_copies, put_aside
-from cache.scrub_turns import CURSOR, PASS_S, Cursor, Scrub
+from cache.s3.store import S3Store
 from cache.store import Aside
-from cache.tiered import TieredStore
+from cache.upkeep.pace import Pace
+from cache.upkeep.scrub import Checked, Damage, Health, check, check_all, check_copies, put_aside
+from cache.upkeep.scrub_turns import CURSOR, PASS_S, Cursor, Scrub
 from tests.cache.conftest import new_location
 from tests.cache.s3_use import put, read
 from tests.s3_servers import BUCKET
@@ -164,7 +164,7 @@ def failing(monkeypatch, error):
     def pread(fd, size_bytes, start):
         raise OSError(error, os.strerror(error))
 
-    monkeypatch.setattr("cache.blob_files.os.pread", pread)
+    monkeypatch.setattr("cache.disk.blob_files.os.pread", pread)
 
 
 async def test_what_the_disk_cannot_read_is_damaged(tmp_path, monkeypatch):

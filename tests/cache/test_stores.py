@@ -2,9 +2,9 @@
 
 import pytest
 
-from cache.filesystem import FilesystemStore
+from cache.disk.filesystem import FilesystemStore
 from cache.memory import MemoryStore
-from cache.s3 import S3Store
+from cache.s3.store import S3Store
 from cache.stores import open_store
 
 

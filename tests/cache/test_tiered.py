@@ -8,13 +8,13 @@ from contextlib import asynccontextmanager
 import pytest
 
 from cache import paths
-from cache.disk_tier import DiskTier
+from cache.disk.tier import DiskTier
+from cache.disk.tiered import AHEAD_BYTES, TieredStore
 from cache.errors import BlobNotFound, DigestMismatch, StoreUnavailable
 from cache.memory import MemoryStore
 from cache.oci.digest import Digest
 from cache.record_memory import RecordMemory
 from cache.store import CHUNK_BYTES, Enumerable, LocalPaths, Presigned, Record, Sweepable
-from cache.tiered import AHEAD_BYTES, TieredStore
 from tests.cache.s3_use import MIB, put, read
 
 MEMBER = f"repositories/docker.io/library/debian/_members/sha256/{'a' * 64}"
@@ -285,8 +285,8 @@ def fail_writes(monkeypatch, number):
     def refuse(*args):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("cache.growing.os.pwrite", refuse)
-    monkeypatch.setattr("cache.disk_copy.os.write", refuse)
+    monkeypatch.setattr("cache.disk.growing.os.pwrite", refuse)
+    monkeypatch.setattr("cache.disk.copying.os.write", refuse)
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
@@ -329,7 +329,7 @@ async def test_a_file_that_is_gone_or_cannot_be_read_is_read_below(lower, tiered
             raise OSError(errno.EIO, "Input/output error")
         return real(fd, size_bytes, start)
 
-    monkeypatch.setattr("cache.blob_files.os.pread", damaged)
+    monkeypatch.setattr("cache.disk.blob_files.os.pread", damaged)
     lower.asked.clear()
     assert Digest.of(await read(tiered, digests[1])) == digests[1]
     assert lower.asked == [f"open {CHUNK_BYTES}"]

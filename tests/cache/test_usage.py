@@ -4,12 +4,13 @@ import asyncio
 
 import pytest
 
-from cache import paths, usage
+from cache import paths
 from cache.errors import DamagedRecord, StoreUnavailable
 from cache.memory import MemoryStore
 from cache.oci.digest import Digest
-from cache.usage import Usage
-from cache.uses import read_uses
+from cache.upkeep import usage
+from cache.upkeep.usage import Usage
+from cache.upkeep.uses import read_uses
 
 DIGEST = Digest.of(b"manifest")
 

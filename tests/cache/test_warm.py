@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from cache.disk.filesystem import FilesystemStore
 from cache.dockerfile_images import images_of
-from cache.filesystem import FilesystemStore
 from cache.oci import media_types
 from cache.oci.client import RegistryClient
 from cache.oci.credentials import Credential, DockerConfig

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cache.filesystem import FilesystemStore
+from cache.disk.filesystem import FilesystemStore
 from cache.oci.digest import Digest
 from tests.integration.building import Builder, push_base, write_files
 from tests.peers import Registry, free_port

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from builder.isolation import Rung, probe
-from builder.run import DirectoryRoot
+from builder.sandbox.isolation import Rung, probe
+from builder.sandbox.run import DirectoryRoot
 from tests.builder.roots import Machine, make_machine
 from tests.container import PROJECT, run_in_pod
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import aiohttp
 
-from cache.filesystem import FilesystemStore
+from cache.disk.filesystem import FilesystemStore
 from cache.oci import media_types
 from cache.oci.client import RegistryClient
 from cache.oci.config import ImageConfig, RootFS
@@ -25,8 +25,8 @@ from cache.oci.retry import Backoff
 from cache.oci.transport import Transport
 from cache.store import Store
 from proxy.app import serve
-from proxy.circuit import Pace
 from proxy.config import Freshness, Patience, ProxyConfig, Upstream
+from proxy.upstream.circuit import Pace
 from tests.fakes.faulty import Script as Script
 from tests.fakes.faulty import scripted_upstream as scripted_upstream
 

@@ -16,10 +16,10 @@ import structlog
 
 from cache.oci.credentials import Credential
 from cache.oci.errors import Denied
-from proxy import accounts
+from proxy.auth import accounts
+from proxy.auth.rights import Rule, Rules
 from proxy.config import Account, Freshness, Upstream
 from proxy.errors import ConfigError
-from proxy.rights import Rule, Rules
 from tests.peers import Registry
 from tests.proxy.running import (
     UPSTREAM,

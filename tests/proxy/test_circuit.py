@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.circuit import CLOSED, NOT_REACHED, SERVER_ERROR, TIMED_OUT, Circuit, Pace
+from proxy.upstream.circuit import CLOSED, NOT_REACHED, SERVER_ERROR, TIMED_OUT, Circuit, Pace
 
 PACE = Pace(first_s=1.0, limit_s=5.0, probe_s=20.0)
 

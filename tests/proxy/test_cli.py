@@ -12,7 +12,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from cache.filesystem import FilesystemStore
+from cache.disk.filesystem import FilesystemStore
 from cache.oci.digest import Digest
 from tests.proxy.processes import COMMAND, started
 from tests.proxy.running import get, scripted_upstream

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from cache.oci.reference import DOCKER_HUB
-from proxy.client_config import CLIENTS, print_client_config
 from proxy.config import ProxyConfig, Tls, Upstream
 from proxy.errors import ConfigError
+from proxy.observe.client_config import CLIENTS, print_client_config
 from tests.peers import Registry
 from tests.programs import CROSSDOCK, start_proxy
 from tests.proxy.clients import layout_manifest, make_layout, seed

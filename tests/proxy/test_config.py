@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from cache.units import parse_bytes, parse_seconds
+from proxy.auth.rights import Right, Rule
 from proxy.config import Account, DiskCache, Freshness, LogStyle, TagTier, Tls, Upstream
 from proxy.errors import ConfigError
 from proxy.options import OPTIONS, over, parse_toml
-from proxy.rights import Right, Rule
 from proxy.settings import make_config
 
 STORE = "file:///tmp/store"

@@ -20,8 +20,8 @@ from cache.oci.errors import (
     Unreachable,
 )
 from proxy.errors import CredentialsNeeded, InvalidRequest, OutOfOrder, Refused
-from proxy.ranges import RangeNotSatisfiable
-from proxy.replies import error_reply
+from proxy.requests.ranges import RangeNotSatisfiable
+from proxy.requests.replies import error_reply
 
 URL = "https://up.test/v2/a/manifests/1"
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from cache.disk_tier import DiskTier
+from cache.disk.tier import DiskTier
+from cache.disk.tiered import TieredStore
 from cache.memory import MemoryStore
 from cache.oci.digest import Digest
-from cache.tiered import TieredStore
 from tests.proxy.running import client_of, make_image, push, running_proxy
 
 

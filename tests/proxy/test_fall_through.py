@@ -18,9 +18,9 @@ from cache.oci.digest import Digest
 from cache.oci.errors import RegistryError
 from cache.oci.layer import Layer
 from cache.oci.uploads import bytes_source
+from proxy.auth.rights import Rule, Rules
 from proxy.errors import ConfigError
-from proxy.fall_through import FallThrough, wider
-from proxy.rights import Rule, Rules
+from proxy.hosting.fall_through import FallThrough, wider
 from proxy.settings import make_config
 from tests.proxy.running import Proxy, client_of, descriptor, make_image, push, running_proxy
 

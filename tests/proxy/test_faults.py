@@ -12,8 +12,8 @@ import pytest
 from cache.oci import media_types
 from cache.oci.digest import Digest
 from cache.oci.retry import Backoff
-from proxy.circuit import Pace
 from proxy.config import Patience
+from proxy.upstream.circuit import Pace
 from tests.fakes import faulty
 from tests.fakes.faulty import Fault, Script, scripted_upstream
 from tests.proxy.leaks import nothing_left

@@ -10,12 +10,12 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from cache.disk.filesystem import FilesystemStore
 from cache.errors import StoreFull
-from cache.filesystem import FilesystemStore
 from cache.oci.digest import Digest
-from proxy.fills import SLOW_BYTES, Progress
-from proxy.intake import Intake
-from proxy.spool_file import SpoolFile
+from proxy.transfer.fills import SLOW_BYTES, Progress
+from proxy.transfer.intake import Intake
+from proxy.transfer.spool_file import SpoolFile
 from tests.peers import Registry
 from tests.proxy.leaks import nothing_left, until
 from tests.proxy.running import UPSTREAM, chunks_of, client_of, get, running_proxy, scripted_upstream
@@ -193,7 +193,7 @@ async def test_what_is_here_and_not_stored_yet_is_a_hit(tmp_path: Path, monkeypa
 
 
 async def test_an_upstream_that_is_slow_holds_up_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("proxy.fills.FILLS_PER_UPSTREAM", 2)
+    monkeypatch.setattr("proxy.transfer.fills.FILLS_PER_UPSTREAM", 2)
     blobs = {str(Digest.of(data)): data for data in (bytes([number]) * 50_000 for number in range(3))}
     async with scripted_upstream() as slow, scripted_upstream() as quick:
         slow.blobs, slow.pause_at, quick.blobs = blobs, 10, {str(DIGEST): DATA}

@@ -6,13 +6,13 @@ import pytest
 
 from cache.oci.credentials import Credential
 from cache.oci.errors import Denied, InvalidReply, NotFound, RateLimited, RegistryError, Unreachable
-from proxy.absences import MAX_ASKERS, Absences
-from proxy.access import Access
-from proxy.caller import NOBODY, Caller
+from proxy.auth.access import Access
+from proxy.auth.caller import NOBODY, Caller
 from proxy.config import Freshness, Upstream
-from proxy.freshness import Ailment, Failure, Standing, Tag, diagnose, judge_failure, judge_standing, judge_tag
-from proxy.outcome import BYPASS, HIT, Cached, Outcome
-from proxy.routing import Proxied
+from proxy.requests.outcome import BYPASS, HIT, Cached, Outcome
+from proxy.requests.routing import Proxied
+from proxy.upstream.absences import MAX_ASKERS, Absences
+from proxy.upstream.freshness import Ailment, Failure, Standing, Tag, diagnose, judge_failure, judge_standing, judge_tag
 
 URL = "https://up.test/v2/a/manifests/1"
 FRESHNESS = Freshness(access_ttl_s=60.0, max_stale_s=1000.0, negative_ttl_s=5.0)

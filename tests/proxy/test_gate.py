@@ -11,11 +11,11 @@ import pytest
 from aiohttp import web
 
 from cache.memory import MemoryStore
+from proxy.cluster.gate import ReplicaGate, replicas_only
+from proxy.cluster.replica_key import KEY_BYTES, ReplicaKey
+from proxy.cluster.replicas import INTERNAL_PATH, REPLICA_HEADER, Replicas
 from proxy.errors import ReplicaGone
-from proxy.gate import ReplicaGate, replicas_only
-from proxy.middleware import answer_errors
-from proxy.replica_key import KEY_BYTES, ReplicaKey
-from proxy.replicas import INTERNAL_PATH, REPLICA_HEADER, Replicas
+from proxy.requests.middleware import answer_errors
 
 PATH = f"{INTERNAL_PATH}echo"
 

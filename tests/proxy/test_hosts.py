@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.hosts import KnownHosts
+from proxy.auth.hosts import KnownHosts
 from tests.proxy.running import get, running_proxy
 
 KNOWN = KnownHosts(frozenset({"proxy.test"}))

@@ -5,8 +5,8 @@ import base64
 import pytest
 
 from cache.oci.credentials import ANONYMOUS, Credential
+from proxy.auth.identity import issue_token, make_challenge, read_authorization, read_token_form
 from proxy.errors import CredentialsNeeded, InvalidRequest
-from proxy.identity import issue_token, make_challenge, read_authorization, read_token_form
 
 
 def basic(text: str) -> str:

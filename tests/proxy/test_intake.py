@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from cache.disk.filesystem import FilesystemStore
 from cache.errors import DigestMismatch, SizeMismatch, StoreFull, StoreUnavailable
-from cache.filesystem import FilesystemStore
 from cache.memory import MemoryStore
 from cache.oci.digest import Digest
 from cache.store import BlobStore
-from proxy.intake import Intake, Intakes
-from proxy.spool import BATCH_BYTES, READ_BYTES
+from proxy.transfer.intake import Intake, Intakes
+from proxy.transfer.spool import BATCH_BYTES, READ_BYTES
 from tests.proxy.leaks import incoming, nothing_left
 
 DATA = random.Random(3).randbytes(2_500_000)

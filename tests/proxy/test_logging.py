@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from cache.oci.credentials import Credential
 from cache.oci.digest import Digest
 from proxy.config import LogStyle
-from proxy.log import REQUEST_ID, configure_logging
-from proxy.secret_text import MASK, mask_secrets, names_secret
+from proxy.observe.log import REQUEST_ID, configure_logging
+from proxy.observe.secret_text import MASK, mask_secrets, names_secret
 from tests.proxy.processes import Process, started, until
 from tests.proxy.running import client_of, get, make_image, push, scripted_upstream
 

@@ -12,13 +12,13 @@ import pytest
 import structlog
 
 from cache import paths
-from cache.blob_files import LEFTOVER_AGE_S
-from cache.disk_tier import DiskTier
+from cache.disk.blob_files import LEFTOVER_AGE_S
+from cache.disk.filesystem import FilesystemStore
+from cache.disk.tier import DiskTier
+from cache.disk.tiered import TieredStore
 from cache.errors import StoreUnavailable
-from cache.filesystem import FilesystemStore
 from cache.oci.digest import Digest
-from cache.retention import Retention
-from cache.tiered import TieredStore
+from cache.upkeep.retention import Retention
 from tests.proxy.running import (
     UPSTREAM,
     Image,

@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from proxy.metrics import Metrics
+from proxy.observe.metrics import Metrics
 from tests.proxy.running import UPSTREAM, Proxy, client_of, get, make_image, push, running_proxy, scripted_upstream
 
 

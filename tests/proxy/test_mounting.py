@@ -9,8 +9,8 @@ import pytest
 
 from cache.oci.credentials import Credential
 from cache.oci.digest import Digest
-from proxy.routing import Hosted
-from proxy.sightings import MAX_PLACES, Sightings
+from proxy.requests.routing import Hosted
+from proxy.transfer.sightings import MAX_PLACES, Sightings
 from tests.peers import Registry, start_registry
 from tests.proxy.running import UPSTREAM, client_of, get, head, make_image, push, running_proxy
 from tests.proxy.test_private import basic

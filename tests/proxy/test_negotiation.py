@@ -8,7 +8,7 @@ from cache.oci import media_types
 from cache.oci.descriptor import Descriptor, Platform
 from cache.oci.digest import Digest
 from cache.oci.manifest import make_index
-from proxy.negotiation import instead_of, parse_accept, wants_no_index
+from proxy.requests.negotiation import instead_of, parse_accept, wants_no_index
 
 DOCKER, OCI, INDEX, LIST = (
     media_types.DOCKER_MANIFEST,

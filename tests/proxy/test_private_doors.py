@@ -22,9 +22,9 @@ from aiohttp import web
 from cache.oci import media_types
 from cache.oci.credentials import ANONYMOUS, Credential
 from cache.oci.digest import Digest
-from proxy import pushing
+from proxy.auth.rights import Rule, Rules
 from proxy.config import Freshness, Upstream
-from proxy.rights import Rule, Rules
+from proxy.requests import pushing
 from tests.fakes.registry import Fake, Seen, fake_registry
 from tests.fakes.tokens import start_token_registry
 from tests.peers import start_registry

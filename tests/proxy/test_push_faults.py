@@ -14,11 +14,11 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from cache.disk.filesystem import FilesystemStore
 from cache.errors import StoreFull
-from cache.filesystem import FilesystemStore
 from cache.oci import media_types
 from cache.oci.digest import Digest
-from proxy.spool import BATCH_BYTES
+from proxy.transfer.spool import BATCH_BYTES
 from tests.fakes.tokens import start_token_server
 from tests.proxy.leaks import nothing_left, until
 from tests.proxy.running import UPSTREAM, Proxy, get, make_image, running_proxy
@@ -432,7 +432,7 @@ async def test_an_upstream_that_tires_of_a_client_that_pauses(
     proxy: Proxy, upstream: UploadUpstream, monkeypatch: pytest.MonkeyPatch
 ):
     """It breaks more often than the back-off schedule allows failures, but never while there was something to send."""
-    monkeypatch.setattr("proxy.sender.QUIET_S", -1.0)
+    monkeypatch.setattr("proxy.transfer.sender.QUIET_S", -1.0)
     upstream.reports = False
     async with aiohttp.ClientSession(proxy.url) as session:
         async with session.post(UPLOADS) as response:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.circuit import Pace
-from proxy.quota import BELIEVED_S, MAX_CLOSED_S, PATIENT_WAIT_S, WINDOW_S, Quota
+from proxy.upstream.circuit import Pace
+from proxy.upstream.quota import BELIEVED_S, MAX_CLOSED_S, PATIENT_WAIT_S, WINDOW_S, Quota
 
 PACE = Pace(first_s=1.0, limit_s=60.0)
 NOW = 1000.0

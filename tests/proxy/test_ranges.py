@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from proxy.errors import InvalidRequest
-from proxy.ranges import ByteRange, RangeNotSatisfiable, parse_chunk, parse_range
+from proxy.requests.ranges import ByteRange, RangeNotSatisfiable, parse_chunk, parse_range
 
 
 @pytest.mark.parametrize(

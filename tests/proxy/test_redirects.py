@@ -15,14 +15,14 @@ from typing import Any
 import aiohttp
 import pytest
 
-from cache.disk_tier import DiskTier
+from cache.disk.tier import DiskTier
+from cache.disk.tiered import TieredStore
 from cache.errors import StoreUnavailable
 from cache.oci.digest import Digest
-from cache.s3 import S3Store
-from cache.s3_location import S3Location
-from cache.tiered import TieredStore
+from cache.s3.location import S3Location
+from cache.s3.store import S3Store
 from proxy.config import Redirection
-from proxy.redirects import keeps_credentials, may_redirect
+from proxy.transfer.redirects import keeps_credentials, may_redirect
 from tests.cache.conftest import new_location, s3_credentials, seaweedfs_server, seaweedfs_servers
 from tests.programs import write_docker_config
 from tests.proxy.clients import Skopeo

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.metrics import Metrics
+from proxy.observe.metrics import Metrics
 from proxy.options import OPTIONS, UPSTREAM_SETTINGS, parse_toml
 from proxy.settings import make_config
 

@@ -11,10 +11,10 @@ import pytest
 
 from cache.oci.digest import Digest
 from proxy import options
+from proxy.auth.rights import Rule, Rules
 from proxy.config import LogStyle, ProxyConfig, Tls, Upstream
 from proxy.errors import ConfigError
 from proxy.reload import OPTIONS, Configuration
-from proxy.rights import Rule, Rules
 from tests.proxy.processes import Process, started
 from tests.proxy.running import get, make_image, scripted_upstream
 

@@ -15,12 +15,12 @@ import aiohttp
 import pytest
 
 from cache import paths
+from cache.disk.filesystem import FilesystemStore
 from cache.errors import DamagedRecord
-from cache.filesystem import FilesystemStore
 from cache.memory import MemoryStore
 from cache.oci.digest import Digest
-from proxy.replica_key import KEY_BYTES, SIGNATURE_LIFE_S, ReplicaKey
-from proxy.replicas import REPLICA_HEADER, Replicas, load_key
+from proxy.cluster.replica_key import KEY_BYTES, SIGNATURE_LIFE_S, ReplicaKey
+from proxy.cluster.replicas import REPLICA_HEADER, Replicas, load_key
 from tests.debian import write_layout
 from tests.peers import Registry, start_balancer
 from tests.proxy.cluster import replicas

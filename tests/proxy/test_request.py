@@ -5,7 +5,7 @@ from multidict import MultiDict
 
 from cache.oci.digest import Digest
 from proxy.errors import InvalidRequest, Refused, TooManyTags, Unknown, Unsupported
-from proxy.request import (
+from proxy.requests.request import (
     CancelUpload,
     DeleteBlob,
     DeleteManifest,

@@ -15,7 +15,7 @@ import structlog
 
 from cache.oci.credentials import ANONYMOUS, Credential
 from cache.oci.digest import Digest
-from proxy.rights import GUEST, NOBODY_KNOWN, Right, Rule, Rules
+from proxy.auth.rights import GUEST, NOBODY_KNOWN, Right, Rule, Rules
 from tests.proxy.running import UPSTREAM, Image, Proxy, client_of, make_image, push, running_proxy, scripted_upstream
 from tests.proxy.test_private import basic
 

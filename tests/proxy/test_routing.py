@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from proxy.errors import Unknown
-from proxy.routing import Hosted, Proxied, route
+from proxy.requests.routing import Hosted, Proxied, route
 from proxy.settings import make_config
 
 CONFIG = make_config(

@@ -10,8 +10,8 @@ import pytest
 
 from cache.errors import StoreUnavailable
 from cache.oci.digest import Digest
-from proxy.spool import BATCH_BYTES, PIECE_BYTES, READ_BYTES, Spool
-from proxy.spool_file import SpoolFile
+from proxy.transfer.spool import BATCH_BYTES, PIECE_BYTES, READ_BYTES, Spool
+from proxy.transfer.spool_file import SpoolFile
 
 DATA = bytes(range(256)) * 8192  # four batches
 

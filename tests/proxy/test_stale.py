@@ -15,9 +15,9 @@ from cache.oci.credentials import Credential
 from cache.oci.digest import Digest
 from cache.oci.retry import Backoff
 from cache.priority import PRIORITY_HEADER, WARM_PRIORITY
-from proxy.circuit import Pace
+from proxy.auth.rights import Rule, Rules
 from proxy.config import Freshness, Patience, Upstream
-from proxy.rights import Rule, Rules
+from proxy.upstream.circuit import Pace
 from tests.fakes import faulty
 from tests.fakes.faulty import Script, scripted_upstream
 from tests.peers import Registry

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.status_page import Status, UpstreamStatus, render_status
+from proxy.observe.status_page import Status, UpstreamStatus, render_status
 from tests.proxy.running import UPSTREAM, Proxy, get, make_image, running_proxy, scripted_upstream
 
 HUB = UpstreamStatus("docker.io", True, requests=1234, last=200, is_failing=False, remaining=76)

@@ -10,9 +10,9 @@ import pytest
 from cache.errors import StoreFull
 from cache.oci.digest import Digest
 from proxy.errors import BodyBroken, InvalidRequest, OutOfOrder, TooLarge, Unknown
-from proxy.ranges import ByteRange
-from proxy.routing import Hosted
-from proxy.uploads import IDLE_S, Body, UploadSessions
+from proxy.requests.ranges import ByteRange
+from proxy.requests.routing import Hosted
+from proxy.transfer.uploads import IDLE_S, Body, UploadSessions
 
 HERE, THERE, DIGEST = Hosted("cache/here"), Hosted("cache/there"), Digest.of(b"")
 
@@ -117,7 +117,7 @@ async def test_what_is_left_alone_for_long_is_given_up():
 
 
 async def test_there_are_only_so_many_and_all_end_with_the_proxy(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("proxy.uploads.MAX_SESSIONS", 3)
+    monkeypatch.setattr("proxy.transfer.uploads.MAX_SESSIONS", 3)
     sessions, blobs = UploadSessions(as_it_is), [Blob() for _ in range(3)]
     for blob in blobs:
         await sessions.add(blob, HERE, "one")

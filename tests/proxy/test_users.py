@@ -8,8 +8,8 @@ from pathlib import Path
 import bcrypt
 import pytest
 
+from proxy.auth.users import RIGHT_TTL_S, WRONG_TTL_S, Users
 from proxy.errors import ConfigError
-from proxy.users import RIGHT_TTL_S, WRONG_TTL_S, Users
 
 HASH = bcrypt.hashpw(b"right", bcrypt.gensalt(4)).decode()
 TOKEN = "0123456789abcdef"

@@ -1,0 +1,1 @@
+"""Where a build's files come from: context, named contexts, and what ADD fetches."""

@@ -1,0 +1,145 @@
+"""A git repository of ADD or of a context, by the real git: what a ref means now, and the files of a commit.
+
+Credentials, from the URL or from GIT_TOKEN, GIT_USERNAME and GIT_PASSWORD, go to git by its environment: they are in no
+command line, in no configuration of the checkout, and are sent to the repository's own host only.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from builder.contexts.remote import GitSource, is_commit
+from builder.errors import ContextError
+
+_TIMEOUT_S = 1800
+_TAIL_CHARS = 600
+_PASSED_ON = (
+    "PATH",
+    "HOME",
+    "SSH_AUTH_SOCK",
+    "XDG_CONFIG_HOME",
+    "SSL_CERT_FILE",
+    "GIT_SSL_CAINFO",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+)
+_ANY_USER = "x-access-token"
+"""GitHub, GitLab and Gitea take a token as the password of any user."""
+_USER_INFO = re.compile(r"(?<=://)[^/@\s]*@")
+
+
+@dataclass(frozen=True, slots=True)
+class Git:
+    """The program, with what it may see of the environment. It never asks anybody, and runs no helper programs."""
+
+    environ: Mapping[str, str]
+
+    def commit_of(self, source: GitSource) -> str:
+        """The commit that the source's ref names now. Raises ContextError."""
+        commit = source.ref if is_commit(source.ref) else self._look_up(source)
+        if source.commit and not commit.startswith(source.commit):
+            raise ContextError(f"{source}: expected the commit {source.commit}, got {commit}")
+        return commit
+
+    def _look_up(self, source: GitSource) -> str:
+        ref = source.ref or "HEAD"
+        told = self._run(["ls-remote", "--", _without_user(source.repository), ref, f"{ref}^{{}}"], source)
+        found = {name: commit for commit, _, name in (line.partition("\t") for line in told.splitlines())}
+        names = (f"refs/tags/{ref}^{{}}", f"refs/heads/{ref}", f"refs/tags/{ref}", f"{ref}^{{}}", ref)
+        for name in names:
+            if name in found:
+                return found[name]
+        raise ContextError(f"{source} has no ref {ref!r}")
+
+    def check_out(self, source: GitSource, commit: str, directory: Path) -> None:
+        """Writes the files of the commit, and of its submodules, into an empty directory. Raises ContextError."""
+        at = ["-C", str(directory)]
+        self._run(["init", "--quiet", str(directory)], source)
+        self._run([*at, "remote", "add", "origin", _without_user(source.repository)], source)
+        try:
+            self._run([*at, "fetch", "--quiet", "--depth=1", "origin", commit], source)
+        except ContextError:  # a server that gives no single commits
+            self._run([*at, "fetch", "--quiet", "--tags", "origin", "+refs/heads/*:refs/remotes/origin/*"], source)
+        self._run([*at, "checkout", "--quiet", "--detach", commit], source)
+        if source.submodules and (directory / ".gitmodules").is_file():
+            self._run([*at, "submodule", "update", "--quiet", "--init", "--recursive", "--depth=1"], source)
+        if not source.keep_git_dir:
+            _remove_git_directories(directory)
+
+    def _run(self, arguments: Sequence[str], source: GitSource) -> str:
+        environ = {name: self.environ[name] for name in _PASSED_ON if name in self.environ}
+        environ |= {"GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "true", "LC_ALL": "C"}
+        environ |= {"GIT_SSH_COMMAND": "ssh -o BatchMode=yes"} | _configuration(self._settings(source))
+        safe = ["-c", "protocol.ext.allow=never", "-c", "advice.detachedHead=false", "-c", "core.hooksPath=/dev/null"]
+        try:
+            done = subprocess.run(
+                ["git", *safe, *arguments],
+                env=environ,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=_TIMEOUT_S,
+                check=False,
+                umask=0o022,
+            )
+        except FileNotFoundError as error:
+            raise ContextError(f"cannot fetch {source}: there is no git here") from error
+        except subprocess.TimeoutExpired as error:
+            raise ContextError(f"cannot fetch {source}: git took longer than {_TIMEOUT_S} s") from error
+        if done.returncode:
+            said = done.stderr.decode(errors="replace")
+            reason = _USER_INFO.sub("", said).strip()[-_TAIL_CHARS:]
+            raise ContextError(f"cannot fetch {source}: git says: {reason}")
+        return done.stdout.decode(errors="surrogateescape")
+
+    def _settings(self, source: GitSource) -> dict[str, str]:
+        """Git's settings for this repository, credentials among them."""
+        settings = {"http.sslVerify": "false"} if source.skip_tls_verify else {}
+        url = urlsplit(source.repository)
+        if url.scheme not in ("http", "https"):
+            return settings
+        pair = f"{unquote(url.username)}:{unquote(url.password or '')}" if url.username else self._given()
+        if pair:
+            origin = urlunsplit((url.scheme, url.netloc.rpartition("@")[2], "/", "", ""))
+            header = f"Authorization: Basic {base64.b64encode(pair.encode()).decode()}"
+            settings[f"http.{origin}.extraHeader"] = header
+        return settings
+
+    def _given(self) -> str:
+        """``user:password`` of the environment, or nothing."""
+        user, token = self.environ.get("GIT_USERNAME", ""), self.environ.get("GIT_TOKEN", "")
+        password = token or self.environ.get("GIT_PASSWORD", "")
+        return f"{user or _ANY_USER}:{password}" if user or password else ""
+
+
+def _without_user(repository: str) -> str:
+    """The URL without credentials where they are sent as a header; ssh's user stays."""
+    return _USER_INFO.sub("", repository) if repository.startswith(("http://", "https://")) else repository
+
+
+def _configuration(settings: Mapping[str, str]) -> dict[str, str]:
+    """Settings as environment variables (git-config, "GIT_CONFIG_COUNT")."""
+    variables = {"GIT_CONFIG_COUNT": str(len(settings))}
+    for number, (name, value) in enumerate(settings.items()):
+        variables |= {f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": value}
+    return variables
+
+
+def _remove_git_directories(directory: Path) -> None:
+    """The repositories' own files, those of submodules too."""
+    for above, directories, files in os.walk(directory):
+        if ".git" in directories:
+            shutil.rmtree(Path(above, ".git"))
+            directories.remove(".git")
+        if ".git" in files:
+            Path(above, ".git").unlink()

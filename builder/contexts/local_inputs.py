@@ -1,0 +1,159 @@
+"""What a build reads, on this machine: contexts that lie elsewhere are fetched into the build's own directory first."""
+
+from __future__ import annotations
+
+import asyncio
+import stat
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from builder import events
+from builder.contexts.archive_streams import open_archive
+from builder.contexts.context import MAX_DOCKERFILE_BYTES
+from builder.contexts.download import download, with_tries
+from builder.contexts.git_program import Git
+from builder.contexts.locations import ArchiveContext, DirectoryContext, FetchedContext, ImageContext, LayoutContext
+from builder.contexts.remote import GitSource, UrlSource
+from builder.errors import BuildError, ContextError
+from builder.layer.links import clean
+from builder.layer.rootfs import Tree
+from builder.layer.unpack import Unpacked, unpack_context
+from builder.options import BuildOptions, Limits
+from builder.planning.plan import LocalContext
+
+KEEP_GIT_DIR = "BUILDKIT_CONTEXT_KEEP_GIT_DIR"
+"""The build argument that leaves ``.git`` in a context (Dockerfile reference, "BuildKit built-in build args")."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalInputs:
+    """The context's directory, the Dockerfile, and the named contexts."""
+
+    context: Path
+    dockerfile: Path
+    contexts: Mapping[str, LocalContext]
+
+
+async def local_inputs(
+    options: BuildOptions, scratch: Path, environ: Mapping[str, str], listen: events.Listener
+) -> LocalInputs:
+    """Fetches what is not here yet, to new directories below ``scratch``. Raises BuildError."""
+    fetcher = _Fetcher(scratch, environ, options.limits, listen)
+    main = options.context
+    if isinstance(main, GitSource) and KEEP_GIT_DIR in options.build_args:
+        main = replace(main, keep_git_dir=options.build_args[KEEP_GIT_DIR].lower() in ("1", "true"))
+    directory = await fetcher.directory(main)
+    if options.context_sub_path:
+        directory = await asyncio.to_thread(_below, directory, options.context_sub_path, main)
+    fetched = not isinstance(main, DirectoryContext)
+    dockerfile = await _dockerfile(options, directory, scratch, fetched=fetched)
+    contexts: dict[str, LocalContext] = {}
+    for name, place in options.contexts.items():
+        if not isinstance(place, ImageContext | LayoutContext):
+            place = DirectoryContext(await fetcher.directory(place))
+        contexts[name] = place
+    return LocalInputs(directory, dockerfile, contexts)
+
+
+def _below(directory: Path, path: str, place: object) -> Path:
+    """A directory inside a context, links on the way followed as if the context were the root."""
+    tree = Tree([directory])
+    resolved = tree.resolve(clean(path))
+    found = tree.lstat(resolved)
+    if found is None or not stat.S_ISDIR(found.st_mode):
+        raise ContextError(f"the context {place} has no directory {path!r}")
+    return directory / resolved
+
+
+@dataclass(frozen=True, slots=True)
+class _Fetcher:
+    scratch: Path
+    environ: Mapping[str, str]
+    limits: Limits
+    listen: events.Listener
+
+    async def directory(self, place: DirectoryContext | FetchedContext) -> Path:
+        """The files of the context. Raises BuildError."""
+        match place:
+            case DirectoryContext(path):
+                if not await asyncio.to_thread(path.is_dir):
+                    raise ContextError(f"the context {path} is not a directory")
+                return path
+            case GitSource():
+                return await asyncio.to_thread(self._checked_out, place)
+            case _:
+                return await with_tries(place, lambda: self._unpacked(place))
+
+    def _checked_out(self, source: GitSource) -> Path:
+        git = Git(self.environ)
+        commit = git.commit_of(source)
+        directory = self._new()
+        git.check_out(source, commit, directory)
+        self.listen(events.Note(f"the context is {source} at {commit}"))
+        return _below(directory, source.directory, source) if source.directory else directory
+
+    async def _unpacked(self, place: ArchiveContext) -> Path:
+        directory = self._new()
+        async with open_archive(place, self.environ) as stream:
+            unpacking = asyncio.create_task(asyncio.to_thread(unpack_context, stream, directory, self.limits))
+            try:
+                unpacked = await asyncio.shield(unpacking)
+            except BuildError as error:
+                raise ContextError(f"cannot unpack the context {place}: {error}") from error
+            finally:
+                stream.abort()
+                await asyncio.wait([unpacking])  # it must not write where things are being removed
+        self._warn(place, unpacked)
+        return directory
+
+    def _warn(self, place: ArchiveContext, unpacked: Unpacked) -> None:
+        for skipped in unpacked.skipped:
+            self.listen(events.Warned(f"the context {place} could not be unpacked whole: {skipped}"))
+
+    def _new(self) -> Path:
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix="context-", dir=self.scratch))
+
+
+async def _dockerfile(options: BuildOptions, context: Path, scratch: Path, *, fetched: bool) -> Path:
+    """The Dockerfile on this machine."""
+    place = options.dockerfile
+    if not (place.text == "-" or place.is_url):
+        return await asyncio.to_thread(_found_dockerfile, options, context, fetched=fetched)
+    path = await asyncio.to_thread(_new_dockerfile, scratch)
+    if place.is_url:
+        await download(UrlSource(place.text), path, MAX_DOCKERFILE_BYTES)
+    else:
+        await asyncio.to_thread(_save_input, path)
+    return path
+
+
+def _new_dockerfile(scratch: Path) -> Path:
+    scratch.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix="dockerfile-", dir=scratch), "Dockerfile")
+
+
+def _found_dockerfile(options: BuildOptions, context: Path, *, fetched: bool) -> Path:
+    """Looked up as given and then in the context; in a context that was fetched first, as it brings its own."""
+    text = options.dockerfile.text
+    inside, given = _file_inside(context, text), Path(text).absolute()
+    for candidate in (inside, given) if fetched else (given, inside):
+        if candidate is not None and candidate.is_file():
+            return candidate
+    raise ContextError(f"no Dockerfile {text!r}, neither here nor in the context {options.context}")
+
+
+def _file_inside(context: Path, path: str) -> Path | None:
+    tree = Tree([context])
+    resolved = tree.resolve(clean(path))
+    found = tree.lstat(resolved)
+    return context / resolved if found is not None and stat.S_ISREG(found.st_mode) else None
+
+
+def _save_input(path: Path) -> None:
+    if sys.stdin is None or sys.stdin.isatty():
+        raise ContextError("the Dockerfile shall come from the standard input, which is a terminal")
+    path.write_bytes(sys.stdin.buffer.read(MAX_DOCKERFILE_BYTES + 1))

@@ -1,0 +1,1 @@
+"""Steps are done: commands, copies, and what the cache spares."""

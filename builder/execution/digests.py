@@ -1,0 +1,76 @@
+"""A digest of files to copy: framed, and with their contents read in several threads (hashing lets others run)."""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from builder.layer.changes import Entry
+from cache.keys import CacheKey, KeyBuilder
+
+READ_BYTES = 1 << 20
+BATCH_FILES = 64
+BATCH_BYTES = 8 << 20
+THREADS = 4
+
+
+def entries_key(groups: Sequence[tuple[str, str, Sequence[Entry]]]) -> CacheKey:
+    """The key of what lands where: kind, name and entries of each group; modification times do not count.
+
+    Raises OSError when a file cannot be read.
+    """
+    digests = _content_digests([entry for _, _, entries in groups for entry in entries if entry.is_file])
+    key = KeyBuilder("files")
+    for kind, name, entries in groups:
+        # The name of a directory does not land anywhere.
+        key.items("source", (kind, "" if kind == "directory" else name, str(len(entries))))
+        for entry in entries:
+            _add_entry(key, entry)
+            if entry.is_file:
+                key.data("content", next(digests))
+    return key.key()
+
+
+def _add_entry(key: KeyBuilder, entry: Entry) -> None:
+    key.text("path", entry.path)
+    numbers = (entry.mode, entry.uid, entry.gid, *entry.device, int(entry.hardlink))
+    key.text("status", " ".join(map(str, numbers)))
+    if entry.hardlink or stat.S_ISLNK(entry.mode):
+        key.text("link", entry.link)
+    for name, value in sorted(entry.xattrs.items()):
+        key.text("xattr", name).data("value", value)
+
+
+def _content_digests(files: Sequence[Entry]) -> Iterator[bytes]:
+    """The digest of each file's content, in order."""
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="hash") as pool:
+        for digests in pool.map(_batch_digests, _batches(files)):
+            yield from digests
+
+
+def _batches(files: Sequence[Entry]) -> Iterator[list[Entry]]:
+    """Files in groups that are worth a thread's while."""
+    batch: list[Entry] = []
+    size_bytes = 0
+    for file in files:
+        batch.append(file)
+        size_bytes += file.size_bytes
+        if len(batch) == BATCH_FILES or size_bytes > BATCH_BYTES:
+            yield batch
+            batch, size_bytes = [], 0
+    if batch:
+        yield batch
+
+
+def _batch_digests(files: list[Entry]) -> list[bytes]:
+    return [_file_digest(str(file.content)) for file in files]
+
+
+def _file_digest(path: str) -> bytes:
+    digest = hashlib.sha256()
+    with open(path, "rb", buffering=0) as file:
+        while data := file.read(READ_BYTES):
+            digest.update(data)
+    return digest.digest()

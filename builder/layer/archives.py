@@ -1,0 +1,33 @@
+"""Archives that ADD unpacks: recognised by their content, whatever their names are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from builder.errors import BuildError
+from builder.layer.decompress import MAGIC_BYTES, Compression, DecompressingReader, compression_of
+from builder.layer.tarformat import BLOCK_BYTES
+from builder.layer.tarread import is_header
+from builder.layer.unpack import Unpacked, unpack_archive
+from builder.options import DEFAULT_LIMITS, Limits
+
+
+def is_archive(path: str) -> bool:
+    """True for a tar, compressed or not, whose first header can be read. Raises OSError."""
+    with open(path, "rb") as file:
+        try:
+            block = DecompressingReader(file, _compression(path)).read_exactly(BLOCK_BYTES)
+        except BuildError:
+            return False  # too short, or only looks compressed: a plain file then
+    return is_header(block)
+
+
+def unpack_file(path: str, directory: Path, limits: Limits = DEFAULT_LIMITS) -> Unpacked:
+    """Unpacks the archive at ``path`` into a new directory. Raises BuildError and OSError."""
+    with open(path, "rb") as file:
+        return unpack_archive(file, _compression(path), directory, limits)
+
+
+def _compression(path: str) -> Compression:
+    with open(path, "rb") as file:
+        return compression_of(file.read(MAGIC_BYTES))

@@ -1,0 +1,156 @@
+"""Unpacks a layer blob into a directory: decompress, digest and place in one pass, in bounded memory."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO
+
+from builder.contexts.members import ContextMembers, context_path
+from builder.errors import BuildError
+from builder.layer.changes import Change, Entry, Opaque, Whiteout
+from builder.layer.decompress import MAGIC_BYTES, Compression, DecompressingReader, Readable, compression_of
+from builder.layer.entries import keeps_xattr
+from builder.layer.layerdir import LayerDirectory
+from builder.layer.links import clean, join
+from builder.layer.rootfs import Tree
+from builder.layer.tarformat import OPAQUE_NAME, WHITEOUT_PREFIX
+from builder.layer.tarread import read_entries
+from builder.options import DEFAULT_LIMITS, Limits
+from cache.oci.digest import Digest
+
+_AUFS_PREFIX = ".wh..wh."
+
+
+@dataclass(frozen=True, slots=True)
+class Unpacked:
+    """What came out: the digest and size of the uncompressed tar.
+
+    ``skipped`` is what could not be made here, each with its reason, for a warning; ``implied`` the directories that
+    were made although the tar does not list them.
+    """
+
+    diff_id: Digest
+    size_bytes: int
+    skipped: tuple[str, ...] = ()
+    implied: frozenset[str] = frozenset()
+    lists_root: bool = False
+
+
+def unpack_layer(
+    source: BinaryIO, compression: Compression, directory: Path, *, overlay: bool, lower: Tree | None = None
+) -> Unpacked:
+    """Unpacks the layer ``source`` into ``directory`` and says what it was.
+
+    With ``overlay`` the directory is new and this layer's own, and whiteouts are written as overlayfs reads them;
+    ``lower`` is then the tree of the layers below, from which directories that the layer does not list itself get their
+    owner and mode. Without it the layer is applied in place. The caller compares the diff_id, and drops the directory
+    when this raises BuildError.
+    """
+    target = LayerDirectory(directory, overlay=overlay, lower=lower)
+    return _unpack(DecompressingReader(source, compression), target, _layer_change)
+
+
+def unpack_archive(
+    source: Readable, compression: Compression, directory: Path, limits: Limits = DEFAULT_LIMITS
+) -> Unpacked:
+    """Unpacks a tar that is no layer into a new directory: ``.wh.`` names are plain files. Raises BuildError."""
+    reader = DecompressingReader(source, compression, limits.unpacked_bytes)
+    return _unpack(reader, LayerDirectory(directory), counted(_archive_change, limits.files))
+
+
+def unpack_context(source: Readable, directory: Path, limits: Limits) -> Unpacked:
+    """Unpacks a build context, compressed or not, into a new directory. Raises BuildError.
+
+    Nobody may have meant a member to lie outside the context, or in it as a device: that is an error and names it.
+    """
+    start = _read_start(source)
+    if not start:
+        raise BuildError("it is empty: expected a tar archive")
+    reader = DecompressingReader(_Resumed(start, source), compression_of(start), limits.unpacked_bytes)
+    members = ContextMembers()
+    return _unpack(reader, LayerDirectory(directory), counted(members.change, limits.files), context_path)
+
+
+def counted(change_of: Callable[[Entry], Change | None], most: int) -> Callable[[Entry], Change | None]:
+    """``change_of`` for so many members; the next raises BuildError."""
+    numbers = itertools.count(1)
+
+    def change(entry: Entry) -> Change | None:
+        if next(numbers) > most:
+            raise BuildError(f"the archive has more than {most} files (--max-files)")
+        return change_of(entry)
+
+    return change
+
+
+def _read_start(source: Readable) -> bytes:
+    start = b""
+    while len(start) < MAGIC_BYTES and (more := source.read(MAGIC_BYTES - len(start))):
+        start += more
+    return start
+
+
+class _Resumed:
+    """A stream whose start has been read already."""
+
+    def __init__(self, start: bytes, rest: Readable) -> None:
+        self._start = start
+        self._rest = rest
+
+    def read(self, size: int, /) -> bytes:
+        if not self._start:
+            return self._rest.read(size)
+        data, self._start = self._start[:size], self._start[size:]
+        return data
+
+
+def _unpack(
+    reader: DecompressingReader,
+    directory: LayerDirectory,
+    change_of: Callable[[Entry], Change | None],
+    path_of: Callable[[str], str] = clean,
+) -> Unpacked:
+    for entry, content in read_entries(reader, path_of):
+        change = change_of(replace(entry, xattrs=_kept(entry.xattrs)) if entry.xattrs else entry)
+        if change is None:
+            continue
+        try:
+            directory.apply(change, content)
+        except OSError as error:
+            raise BuildError(f"cannot unpack {entry.path!r}: {error.strerror}") from error
+        except (OverflowError, ValueError) as error:  # a zero byte in a name, an owner or a time out of range
+            raise BuildError(f"cannot unpack {entry.path!r}: {error}") from error
+    reader.drain()  # what follows the archive's end counts for the digest
+    directory.finish()
+    return Unpacked(
+        reader.digest(), reader.size_bytes, tuple(directory.skipped), frozenset(directory.implied), directory.lists_root
+    )
+
+
+def _kept(xattrs: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Without those that would steer overlayfs or are the machine's own."""
+    return {name: value for name, value in xattrs.items() if keeps_xattr(name)}
+
+
+def _archive_change(entry: Entry) -> Change:
+    if not entry.path and not entry.is_directory:
+        raise BuildError("the archive would replace the root by a file")
+    return entry
+
+
+def _layer_change(entry: Entry) -> Change | None:
+    """What a layer's tar entry means; None for aufs' own notes, which old layers hold."""
+    parent, _, name = entry.path.rpartition("/")
+    if not name.startswith(WHITEOUT_PREFIX):
+        return _archive_change(entry)
+    if name == OPAQUE_NAME:
+        return Opaque(parent)
+    if name.startswith(_AUFS_PREFIX):
+        return None
+    hidden = name.removeprefix(WHITEOUT_PREFIX)
+    if hidden in {"", ".", ".."}:
+        raise BuildError(f"{entry.path!r} in the layer is not a whiteout: it names no file")
+    return Whiteout(join(parent, hidden))

@@ -1,0 +1,178 @@
+"""Unpacked layers that the builds on this machine share: a base image is unpacked once, and not by each build.
+
+<state_dir>/unpacked/<ids>/<chain id>/
+├── layer/            the layer's own directory, as overlayfs reads it
+└── seal              what it was when it was finished; its time is that of the last use
+
+Only overlayfs can share: there a layer is a directory of its own that no build writes to. What a layer becomes depends
+on the layers below it, so the chain id names it (image-spec, config.md, "Layer ChainID"), and on what the builder's
+user ids mean, so ``<ids>`` stands for these.
+
+A directory is believed only if it is what its seal says: every status in it, change times included, which no program
+can set back. A seal of an earlier boot counts for nothing, because nothing here is synced to the disk. A build holds a
+lock on what it uses, and what is locked is not removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from builder.layer.snapshot import fingerprint
+from cache.oci.digest import Digest
+
+_MAX_BYTES = 20 * 10**9
+_GONE = ".gone-"
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+class _Seal(msgspec.Struct, frozen=True):
+    """``size_bytes`` is what the files hold, for the bound."""
+
+    boot_id: str
+    state: str
+    size_bytes: int
+
+
+@dataclass(slots=True)
+class UnpackedLayers:
+    """The unpacked layers below ``directory``, as one build uses them. All methods block, and may run side by side."""
+
+    directory: Path
+    max_bytes: int
+    _locks: list[int] = field(default_factory=list)
+
+    @classmethod
+    def below(cls, state_dir: Path) -> UnpackedLayers:
+        """Those of a state directory: at most a tenth of its disk, and 20 GB."""
+        directory = state_dir / "unpacked" / _ids()
+        directory.mkdir(parents=True, exist_ok=True)
+        return cls(directory, min(_MAX_BYTES, shutil.disk_usage(directory).total // 10))
+
+    def has(self, chain: Digest) -> bool:
+        """Whether :meth:`take` is likely to find it."""
+        return (self.directory / chain.hex).exists()
+
+    def take(self, chain: Digest) -> Path | None:
+        """The layer's directory, locked until :meth:`close`, or None. One that is damaged is removed."""
+        kept = self.directory / chain.hex
+        lock = _lock(kept, fcntl.LOCK_SH)
+        if lock is None:
+            return None
+        if _read_seal(kept) != _seal(kept / "layer"):
+            os.close(lock)
+            _remove(kept)
+            return None
+        self._locks.append(lock)
+        os.utime(kept / "seal")
+        return kept / "layer"
+
+    def keep(self, chain: Digest, layer: Path) -> Path:
+        """Moves a finished directory here, on the same file system, and says where it lies now, locked.
+
+        It stays where it was, and the build's own, when another build was first.
+        """
+        new = layer.with_name(f"{layer.name}-kept")
+        new.mkdir(mode=0o755)
+        self._locks.append(_held(new, fcntl.LOCK_SH))
+        layer.rename(new / "layer")
+        (new / "seal").write_bytes(msgspec.json.encode(_seal(new / "layer")))
+        try:
+            new.rename(self.directory / chain.hex)
+        except OSError:  # ENOTEMPTY or EEXIST
+            (new / "layer").rename(layer)
+            return layer
+        return self.directory / chain.hex / "layer"
+
+    def close(self) -> None:
+        """Gives up what the build has used, and removes what is too much, least recently used first."""
+        while self._locks:
+            os.close(self._locks.pop())
+        kept = sorted(self._kept(), key=lambda item: item[0], reverse=True)
+        held_bytes = 0
+        for _, size_bytes, path in kept:
+            held_bytes += size_bytes
+            if held_bytes > self.max_bytes:
+                _remove(path)
+
+    def _kept(self) -> Iterator[tuple[int, int, Path]]:
+        """The time of the last use, the size and the path of each. What a killed build left half removed goes too."""
+        for path in list(self.directory.iterdir()):
+            seal = _read_seal(path)
+            if path.name.startswith(_GONE) or seal is None:
+                _remove(path)
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                yield os.stat(path / "seal").st_mtime_ns, seal.size_bytes, path
+
+
+def _ids() -> str:
+    """What the owners in a directory depend on: who we are, and which ids of the machine ours are."""
+    ids = (Path("/proc/self/uid_map"), Path("/proc/self/gid_map"))
+    maps = b"".join(path.read_bytes() for path in ids)
+    return f"{os.geteuid()}-{hashlib.sha256(maps).hexdigest()[:12]}"
+
+
+def _seal(layer: Path) -> _Seal | None:
+    """What is there now; None when it is not a whole directory."""
+    try:
+        root = os.stat(layer)
+        found = fingerprint(layer)
+        boot_id = _BOOT_ID.read_text().strip()
+    except OSError:
+        return None
+    state = hashlib.sha256(repr((root.st_mode, root.st_uid, root.st_gid, root.st_mtime_ns)).encode())
+    state.update(found.digest())
+    return _Seal(boot_id, state.hexdigest(), found.size_bytes())
+
+
+def _read_seal(kept: Path) -> _Seal | None:
+    try:
+        return msgspec.json.decode((kept / "seal").read_bytes(), type=_Seal)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def _lock(path: Path, kind: int) -> int | None:
+    """A descriptor that holds the lock of what lies at ``path``; None when nothing does, or somebody is in the way."""
+    try:
+        lock = _held(path, kind)
+    except OSError:
+        return None
+    with contextlib.suppress(FileNotFoundError):
+        if os.path.samestat(os.fstat(lock), os.stat(path)):
+            return lock
+    os.close(lock)  # it was moved away, to be removed
+    return None
+
+
+def _held(path: Path, kind: int) -> int:
+    lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, kind | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise
+    return lock
+
+
+def _remove(path: Path) -> None:
+    """Removes a directory that no build uses."""
+    lock = _lock(path, fcntl.LOCK_EX)
+    if lock is None:
+        return
+    try:
+        gone = path.with_name(_GONE + secrets.token_hex(8))
+        path.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
+    finally:
+        os.close(lock)

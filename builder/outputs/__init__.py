@@ -1,0 +1,1 @@
+"""What a build leaves behind: images in registries and files, and plain files."""

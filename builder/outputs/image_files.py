@@ -1,0 +1,189 @@
+"""Images → files: a docker-save archive, an OCI layout, digest files. Nothing is visible half-written."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shutil
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+import msgspec
+
+from builder.errors import BuildError
+from builder.outputs.image import Image, ImageSet
+from cache.oci import codec, media_types
+from cache.oci.descriptor import Descriptor
+from cache.oci.digest import Digest
+from cache.oci.reference import Reference
+
+_SUFFIXES = {"gzip": ".tar.gz", "zstd": ".tar.zst", "none": ".tar"}
+_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+REF_NAME = "org.opencontainers.image.ref.name"
+IMAGE_NAME = "io.containerd.image.name"
+
+
+class ArchivedImage(msgspec.Struct, frozen=True, rename="pascal"):
+    """One image of a docker-save archive's ``manifest.json``."""
+
+    config: str
+    repo_tags: tuple[str, ...] | None
+    layers: tuple[str, ...]
+
+
+class _LayoutIndex(msgspec.Struct, frozen=True, rename="camel"):
+    """``index.json`` of an OCI layout."""
+
+    schema_version: int
+    media_type: str
+    manifests: tuple[Descriptor, ...]
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file that becomes ``path`` when the block ends well, and is gone when it does not. Raises BuildError.
+
+    A device or a pipe, such as /dev/stdout, is written to as it is.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            with path.open("wb") as special:
+                yield special
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as out:
+            try:
+                yield out.file
+                out.flush()
+                os.fchmod(out.fileno(), 0o644)
+                Path(out.name).replace(path)
+            except BaseException:
+                Path(out.name).unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        raise BuildError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def writing(path: Path | None) -> Iterator[IO[bytes]]:
+    """The same; None is standard output, which cannot be taken back. Raises BuildError."""
+    if path is not None:
+        with replacing(path) as out:
+            yield out
+        return
+    try:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+    except OSError as error:
+        raise BuildError(f"cannot write to standard output: {error.strerror or error}") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a digest file. Raises BuildError."""
+    with replacing(path) as out:
+        out.write(text.encode())
+
+
+def write_docker_archive(
+    image: Image, names: Sequence[Reference], blobs: Mapping[Digest, Path], path: Path | None
+) -> None:
+    """Writes what ``docker load`` reads; layers stay as they are. ``blobs`` has the file of every layer."""
+    config_name = f"{image.manifest.config.digest.hex}.json"
+    layer_names = {layer.descriptor.digest: _archive_name(layer.descriptor) for layer in image.layers}
+    listed = tuple(layer_names[layer.descriptor.digest] for layer in image.layers)
+    described = ArchivedImage(config_name, _repo_tags(names), listed)
+    with writing(path) as out, _new_tar(out) as archive:
+        _add_bytes(archive, config_name, image.config)
+        for digest, name in layer_names.items():
+            _add_file(archive, name, blobs[digest])
+        _add_bytes(archive, "manifest.json", codec.encode((described,)))
+
+
+def _archive_name(layer: Descriptor) -> str:
+    return layer.digest.hex + _SUFFIXES[media_types.layer_compression(layer.media_type)]
+
+
+def _repo_tags(names: Sequence[Reference]) -> tuple[str, ...]:
+    """``host/repository:tag`` of each name; Docker Hub's host is left out, as docker writes it."""
+    return tuple(str(name).removeprefix("docker.io/library/").removeprefix("docker.io/") for name in names if name.tag)
+
+
+def _new_tar(out: IO[bytes]) -> tarfile.TarFile:
+    return tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT)  # a stream: it may be a pipe
+
+
+def _add_bytes(archive: tarfile.TarFile, name: str, data: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    archive.addfile(info, io.BytesIO(data))
+
+
+def _add_file(archive: tarfile.TarFile, name: str, path: Path) -> None:
+    with path.open("rb") as file:
+        info = tarfile.TarInfo(name)
+        info.size = os.fstat(file.fileno()).st_size
+        archive.addfile(info, file)
+
+
+def write_oci_layout(
+    images: ImageSet, names: Sequence[Reference], blobs: Mapping[Digest, Path], path: Path | None, *, packed: bool
+) -> None:
+    """Writes an OCI image layout that holds these images (image-layout): a directory, or one tar if it is ``packed``.
+
+    Blobs that are in the directory already are kept; foreign layers need not be among the ``blobs``.
+    """
+    index = codec.encode(_LayoutIndex(2, media_types.OCI_INDEX, _named(images.descriptor, names)))
+    layers = {layer.descriptor.digest: None for image in images.images for layer in image.layers}
+    files = {digest: blobs[digest] for digest in layers if digest in blobs}
+    documents = [data for image in images.images for data in (image.config, image.manifest.raw)]
+    documents += [images.root.raw] if len(images.images) > 1 else []
+    if packed or path is None:
+        _write_packed(files, documents, index, path)
+        return
+    for digest, file in files.items():
+        _put_blob(path, digest, file)
+    for data in documents:
+        _put_bytes(path, data)
+    for name, data in (("oci-layout", _LAYOUT), ("index.json", index)):
+        with replacing(path / name) as out:
+            out.write(data)
+
+
+def _named(root: Descriptor, names: Sequence[Reference]) -> tuple[Descriptor, ...]:
+    """The root once for each name: the tag as the specification has it, the whole name as containerd has it."""
+    tagged = [name for name in names if name.tag]
+    described = (
+        {**root.annotations, IMAGE_NAME: f"{name.name}:{name.tag}", REF_NAME: str(name.tag)} for name in tagged
+    )
+    return tuple(msgspec.structs.replace(root, annotations=notes) for notes in described) or (root,)
+
+
+def _write_packed(files: Mapping[Digest, Path], documents: Sequence[bytes], index: bytes, path: Path | None) -> None:
+    with writing(path) as out, _new_tar(out) as archive:
+        _add_bytes(archive, "oci-layout", _LAYOUT)
+        _add_bytes(archive, "index.json", index)
+        for data in dict.fromkeys(documents):
+            _add_bytes(archive, _blob_name(Digest.of(data)), data)
+        for digest, file in files.items():
+            _add_file(archive, _blob_name(digest), file)
+
+
+def _blob_name(digest: Digest) -> str:
+    return f"blobs/{digest.algorithm}/{digest.hex}"
+
+
+def _put_blob(layout: Path, digest: Digest, source: Path) -> None:
+    target = layout / _blob_name(digest)
+    if not target.exists():
+        with source.open("rb") as data, replacing(target) as out:
+            shutil.copyfileobj(data, out, 1 << 20)
+
+
+def _put_bytes(layout: Path, data: bytes) -> None:
+    with replacing(layout / _blob_name(Digest.of(data))) as out:
+        out.write(data)

@@ -1,0 +1,1 @@
+"""A Dockerfile becomes stages, steps and their keys, before anything is done."""

@@ -1,0 +1,1 @@
+"""How a command of a build runs apart from the builder."""

@@ -1,0 +1,1 @@
+"""What keeps a store in order: retention, garbage collection, scrubbing, reaping, and the commands for it."""

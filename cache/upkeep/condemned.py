@@ -1,0 +1,202 @@
+"""The blobs that gc means to delete, and how whoever still wants one keeps it.
+
+gc publishes what it found unreachable in records of up to BATCH digests, then ``gc/state``, which replicas read every
+RELOAD_S. A record is *open* at first: whoever relies on a blob of it writes its name into the record (``keep``), under
+compare-and-swap, before anything is answered. After the grace gc *closes* the record, under compare-and-swap too: what
+was not spared by then is decided, and from then on counts as absent for everybody. Then it is deleted, and the record
+with it. One record decides for each blob, so there is no moment in which one side thinks that it is kept and the other
+that it is not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import msgspec
+import structlog
+
+from cache import paths
+from cache.errors import CacheError, DamagedRecord, RecordConflict, StoreUnavailable
+from cache.oci.digest import Digest
+from cache.store import ABSENT, Absent, Records
+from cache.upkeep.marks import mark
+from cache.upkeep.retention import RELOAD_S
+
+"""How often a replica looks for what has been condemned."""
+BATCH = 1000
+MAX_BATCHES = 100
+"""So many batches are condemned at a time: it bounds what replicas remember, and what a run of gc does."""
+WAIT_S = 30.0
+"""How long a push waits for the deletion of the blob that it brings again."""
+_POLL_S = 0.2
+
+T = TypeVar("T")
+log = structlog.get_logger()
+
+
+class State(msgspec.Struct, frozen=True):
+    """What is condemned now: the run's name, how many batches it had, and since when (unix seconds)."""
+
+    run: str = ""
+    batches: int = 0
+    at: float = 0.0
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """Some condemned blobs, as ``algorithm:hex``; ``spared`` ones of them stay. Closed = decided."""
+
+    digests: tuple[str, ...]
+    spared: tuple[str, ...] = ()
+    closed: bool = False
+
+    @property
+    def doomed(self) -> tuple[str, ...]:
+        """Those that are to be deleted."""
+        spared = frozenset(self.spared)
+        return tuple(digest for digest in self.digests if digest not in spared)
+
+
+async def read_state(records: Records) -> tuple[State, str | Absent]:
+    """What is condemned, and the record's version for a compare-and-swap. Raises StoreUnavailable, DamagedRecord."""
+    found = await records.get(paths.GC_STATE)
+    if found is None:
+        return State(), ABSENT
+    return _decode(paths.GC_STATE, found.value, State), found.version
+
+
+async def read_batch(records: Records, name: str) -> tuple[Batch, str] | None:
+    """A batch and its record's version; None when it is done with. Raises StoreUnavailable, DamagedRecord."""
+    found = await records.get(name)
+    return (_decode(name, found.value, Batch), found.version) if found is not None else None
+
+
+def _decode(name: str, value: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.msgpack.decode(value, type=kind)
+    except msgspec.DecodeError as error:
+        raise DamagedRecord(name, str(error)) from error
+
+
+def encode(value: State | Batch) -> bytes:
+    """A record's value."""
+    return msgspec.msgpack.encode(value)
+
+
+@dataclass(slots=True)
+class _View:
+    """What a replica knows to be condemned: the batch's number by the blob's mark."""
+
+    run: str = ""
+    batch_of: dict[int, int] = field(default_factory=dict)
+    kept: set[Digest] = field(default_factory=set)
+
+
+class Condemned:
+    """What is condemned, as one replica knows it. Raises StoreUnavailable when the store fails."""
+
+    def __init__(self, records: Records, url: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._records = records
+        self._url = url
+        self._clock = clock
+        self._view = _View()
+        self._reloading: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Learns what is condemned, and goes on learning it."""
+        await self._reload_or_tell()
+        self._reloading = asyncio.create_task(self._keep_reloading(), name="reload what is condemned")
+
+    async def close(self) -> None:
+        """Learns no more."""
+        if self._reloading is not None:
+            self._reloading.cancel()
+            await asyncio.gather(self._reloading, return_exceptions=True)
+
+    async def reload(self) -> None:
+        """Learns what is condemned now."""
+        state, _ = await read_state(self._records)
+        if state.run == self._view.run:
+            return
+        view = _View(state.run)
+        for number in range(state.batches):
+            found = await read_batch(self._records, paths.condemned(state.run, number))
+            if found is not None:
+                view.batch_of.update((mark(Digest.parse(digest)), number) for digest in found[0].digests)
+        self._view = view
+
+    async def keep(self, digest: Digest) -> bool:
+        """Sees to it that the blob is not deleted, before anybody is told that it is there.
+
+        False when that is decided already: then it is as good as absent. Asks for nothing while nothing is condemned.
+        """
+        view = self._view
+        if not view.batch_of:
+            return True
+        number = view.batch_of.get(mark(digest))
+        if number is None or digest in view.kept:
+            return True
+        return await self._keep(view, paths.condemned(view.run, number), digest)
+
+    async def admit(self, digest: Digest) -> None:
+        """Returns when the blob can be stored and stays: when it is kept, or its deletion is over.
+
+        Raises StoreUnavailable when that deletion does not end.
+        """
+        until = self._clock() + WAIT_S
+        while not await self.keep(digest):
+            if self._clock() > until:
+                raise StoreUnavailable(self._url, f"store {digest}", "gc is deleting an older copy of it")
+            await asyncio.sleep(_POLL_S)
+
+    async def _keep(self, view: _View, name: str, digest: Digest) -> bool:
+        while (found := await read_batch(self._records, name)) is not None:
+            batch, version = found
+            if str(digest) in batch.spared or str(digest) not in batch.digests:
+                view.kept.add(digest)
+                return True
+            if batch.closed:
+                return False
+            spared = msgspec.structs.replace(batch, spared=(*batch.spared, str(digest)))
+            with contextlib.suppress(RecordConflict):
+                await self._records.put(name, encode(spared), version)
+                view.kept.add(digest)
+                log.info("condemned_blob_kept", digest=str(digest), run=view.run)
+                return True
+        view.kept.add(digest)  # the batch is done with: the store itself knows now whether the blob is there
+        return True
+
+    async def _keep_reloading(self) -> None:
+        while True:
+            await asyncio.sleep(RELOAD_S)
+            await self._reload_or_tell()
+
+    async def _reload_or_tell(self) -> None:
+        try:
+            await self.reload()
+        except CacheError as error:
+            log.warning("condemned_not_read", error=str(error))
+
+
+async def publish(records: Records, digests: Iterable[Digest], run: str, at: float, expected: str | Absent) -> State:
+    """Condemns blobs (MAX_BATCHES batches at the most) in the place of what was; returns the new state.
+
+    The state is written last, so that what it names is there. Raises RecordConflict when somebody else has changed it
+    since ``expected``; what was written is removed then.
+    """
+    found = sorted(map(str, digests))[: BATCH * MAX_BATCHES]
+    batches = [tuple(found[start : start + BATCH]) for start in range(0, len(found), BATCH)]
+    for number, batch in enumerate(batches):
+        await records.put(paths.condemned(run, number), encode(Batch(batch)))
+    state = State(run, len(batches), at)
+    try:
+        await records.put(paths.GC_STATE, encode(state), expected)
+    except RecordConflict:
+        for number in range(len(batches)):
+            await records.remove(paths.condemned(run, number))
+        raise
+    return state

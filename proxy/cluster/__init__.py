@@ -1,0 +1,1 @@
+"""Several replicas as one: who has what, and who does what for all."""

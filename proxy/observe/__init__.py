@@ -1,0 +1,1 @@
+"""What people see of the proxy: log, metrics, audit, status."""

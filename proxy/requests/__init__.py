@@ -1,0 +1,1 @@
+"""From bytes to a typed request, through an endpoint, and back."""

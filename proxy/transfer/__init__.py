@@ -1,0 +1,1 @@
+"""Blobs on their way in and out: fills, spools and pushes."""

@@ -1,0 +1,1 @@
+"""What upstreams have, how they are asked, and when the cache answers for them."""
