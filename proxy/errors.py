@@ -17,8 +17,8 @@ ProxyError
     ├── Misdirected             421: a Host that is no name of ours
     └── Draining                503: the proxy is about to stop
 
-What an upstream or the store refused stays theirs (``cache.oci.errors``, ``cache.errors``); ``proxy.requests.replies`` says
-what status and code each of them becomes.
+What an upstream or the store refused stays theirs (``cache.oci.errors``, ``cache.errors``); ``proxy.requests.replies``
+says what status and code each of them becomes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The store kept in order while the proxy runs: what was left behind goes, and what has rotted is found.
 
-One replica does a round for all (``cache.upkeep.rounds``); a damaged copy on a replica's own disk only it can find. Whatever
-goes wrong is logged and counted, and never ends the proxy.
+One replica does a round for all (``cache.upkeep.rounds``); a damaged copy on a replica's own disk only it can find.
+Whatever goes wrong is logged and counted, and never ends the proxy.
 """
 
 from __future__ import annotations

@@ -23,80 +23,106 @@ MAX_FUNCTION_LINES = 60
 
 LEVELS = {
     0: """
-        cache.errors cache.s3.location cache.store
-        cache.oci.codec cache.oci.config cache.oci.descriptor cache.oci.digest cache.oci.errors cache.oci.layer
-        cache.oci.manifest cache.oci.media_types cache.oci.mirrors cache.oci.observer cache.oci.profile
-        cache.oci.reference
-        proxy.errors proxy.requests.outcome proxy.auth.rights
-        cache.oci.gate cache.priority
-        builder.layer.changes builder.dockerfile.instructions builder.errors builder.events builder.outputs.exports
-        builder.flags builder.contexts.locations builder.options builder.contexts.remote builder.sandbox.records builder.sandbox.run_mounts
+        builder: errors events flags options
+        builder.contexts: locations remote
+        builder.dockerfile: instructions
+        builder.layer: changes
+        builder.outputs: exports
+        builder.sandbox: records run_mounts
+        cache: errors priority store
+        cache.oci: codec config descriptor digest errors gate layer manifest media_types mirrors observer profile
+            reference
+        cache.s3: location
+        proxy: errors
+        proxy.auth: rights
+        proxy.requests: outcome
     """,
     1: """
-        cache.dockerfile_images cache.entry cache.disk.eviction cache.keys cache.upkeep.marks cache.paths cache.ranges
-        cache.record_format cache.record_names cache.upkeep.retention cache.s3.answers cache.s3.capabilities
-        cache.s3.part_sizes cache.s3.patience cache.singleflight cache.together cache.units cache.verify
-        cache.upkeep.gc_report
-        cache.oci.challenge cache.oci.networks cache.oci.reach cache.oci.redirect cache.oci.referrers cache.oci.replies
-        cache.oci.retry cache.oci.sending
-        proxy.auth.admission proxy.observe.audit proxy.upstream.circuit proxy.observe.client_config proxy.config proxy.hosting.fall_through proxy.upstream.freshness
-        proxy.auth.hosts
-        proxy.requests.negotiation proxy.options proxy.upstream.quota proxy.requests.ranges proxy.reload proxy.cluster.replica_key proxy.requests.replies
-        proxy.requests.request proxy.requests.routing
-        proxy.observe.secret_text proxy.settings proxy.observe.status_page proxy.summary
-        builder.execution.chmod builder.contexts.cloud_storage builder.contexts.members builder.execution.copy_rules
-        builder.dockerfile.config_syntax builder.dockerfile.directives
-        builder.dockerfile.durations builder.dockerfile.expansion builder.dockerfile.glob builder.dockerfile.heredocs
-        builder.dockerfile.lines builder.dockerfile.mounts builder.dockerfile.parser builder.dockerfile.statement
-        builder.dockerfile.words builder.dockerfile.work_syntax builder.planning.dry_run builder.planning.evaluate builder.planning.evaluate_work
-        builder.planning.explain builder.outputs.export_syntax builder.planning.graph
-        builder.planning.history builder.contexts.ignore builder.outputs.image builder.execution.image_users builder.planning.keys builder.layer.links builder.planning.lint
-        builder.planning.metadata builder.planning.plan builder.planning.sources builder.planning.stage_scope builder.planning.steps
-        builder.layer.tarformat
+        builder.contexts: cloud_storage ignore members
+        builder.dockerfile: config_syntax directives durations expansion glob heredocs lines mounts parser statement
+            words work_syntax
+        builder.execution: chmod copy_rules image_users
+        builder.layer: links tarformat
+        builder.outputs: export_syntax image
+        builder.planning: dry_run evaluate evaluate_work explain graph history keys lint metadata plan sources
+            stage_scope steps
+        cache: dockerfile_images entry keys paths ranges record_format record_names singleflight together units verify
+        cache.disk: eviction
+        cache.oci: challenge networks reach redirect referrers replies retry sending
+        cache.s3: answers capabilities part_sizes patience
+        cache.upkeep: gc_report marks retention
+        proxy: config options reload settings summary
+        proxy.auth: admission hosts
+        proxy.cluster: replica_key
+        proxy.hosting: fall_through
+        proxy.observe: audit client_config secret_text status_page
+        proxy.requests: negotiation ranges replies request routing
+        proxy.upstream: circuit freshness quota
     """,
     2: """
-        cache.disk.blob_files cache.disk.tier cache.disk.durable cache.disk.filesystem cache.disk.growing cache.memory
-        cache.upkeep.pace cache.s3.part_intake cache.disk.quarantine_files cache.disk.record_files cache.record_memory
-        cache.s3.store cache.s3.bucket cache.s3.probe cache.s3.quarantine cache.s3.reading cache.s3.records cache.s3.session
-        cache.s3.sweep cache.s3.wire cache.s3.writing
-        cache.oci.auth cache.oci.client cache.oci.credentials cache.oci.download cache.oci.registries cache.oci.session
-        cache.oci.transport cache.oci.uploads
-        builder.stored_images cache.oci.credential_file
-        cache.oci.connections cache.oci.discovery proxy.auth.accounts proxy.auth.caller proxy.certificate proxy.check
-        proxy.auth.identity proxy.observe.log proxy.observe.metrics proxy.cluster.replicas proxy.transfer.sightings proxy.transfer.spool proxy.transfer.spool_file
-        proxy.upstream.upstreams proxy.auth.users proxy.upstream.gates
-        builder.sandbox.agent_socket builder.contexts.archive_streams builder.layer.archives builder.sandbox.cache_mounts builder.contexts.context builder.execution.copy
-        builder.layer.decompress
-        builder.outputs.digest_files builder.execution.digests builder.contexts.download builder.layer.entries builder.outputs.files builder.sandbox.foreign
-        builder.contexts.git_program builder.contexts.google_credentials builder.sandbox.isolation builder.layer.layerdir
-        builder.sandbox.mount_preparation builder.oci_layout builder.outputs.image_files builder.execution.placement builder.layer.rootfs builder.sandbox.program
-        builder.sandbox.mounts builder.sandbox.root builder.layer.snapshot builder.sandbox.stubs builder.layer.tarlayer builder.layer.tarread
-        builder.layer.unpack builder.layer.unpacked builder.workspace
+        builder: oci_layout stored_images workspace
+        builder.contexts: archive_streams context download git_program google_credentials
+        builder.execution: copy digests placement
+        builder.layer: archives decompress entries layerdir rootfs snapshot tarlayer tarread unpack unpacked
+        builder.outputs: digest_files files image_files
+        builder.sandbox: agent_socket cache_mounts foreign isolation mount_preparation mounts program root stubs
+        cache: memory record_memory
+        cache.disk: blob_files durable filesystem growing quarantine_files record_files tier
+        cache.oci: auth client connections credential_file credentials discovery download registries session transport
+            uploads
+        cache.s3: bucket part_intake probe quarantine reading records session store sweep wire writing
+        cache.upkeep: pace
+        proxy: certificate check
+        proxy.auth: accounts caller identity users
+        proxy.cluster: replicas
+        proxy.observe: log metrics
+        proxy.transfer: sightings spool spool_file
+        proxy.upstream: gates upstreams
     """,
     3: """
-        cache.catalog cache.disk.copying cache.upkeep.inventory cache.layers cache.leases cache.upkeep.listing cache.upkeep.reap cache.upkeep.rounds
-        cache.upkeep.scrub cache.upkeep.scrub_turns cache.stores cache.disk.tiered cache.upkeep.walking cache.warm proxy.upstream.absences proxy.auth.access
-        proxy.auth.authenticate proxy.transfer.blobs proxy.cluster.fills proxy.drain proxy.transfer.fills proxy.transfer.forwarded proxy.upstream.held
-        proxy.hosting.hosted proxy.transfer.intake proxy.hosting.lookup proxy.maintenance proxy.transfer.manifest_pushes proxy.upstream.manifests proxy.transfer.mounts
-        proxy.transfer.redirects proxy.upstream.referrers proxy.upstream.refetch
-        proxy.upstream.asking proxy.transfer.sender proxy.services proxy.upstream.sources proxy.upstream.stale proxy.observe.status proxy.upstream.tags proxy.transfer.uploads
-        builder.bases builder.outputs.conversions builder.outputs.deliver
-        builder.execution.execute builder.layer.origins builder.contexts.local_inputs builder.execution.mounting builder.execution.perform
-        builder.outputs.push builder.contexts.remotes
-        builder.sandbox.run builder.execution.stage_root builder.execution.step_cache
-        cache.upkeep.collect cache.upkeep.condemned cache.upkeep.entries cache.upkeep.expiry cache.upkeep.manifest_facts cache.upkeep.marking cache.upkeep.shards
-        cache.upkeep.sweep cache.upkeep.usage cache.upkeep.usage_totals cache.upkeep.uses
+        builder: bases
+        builder.contexts: local_inputs remotes
+        builder.execution: execute mounting perform stage_root step_cache
+        builder.layer: origins
+        builder.outputs: conversions deliver push
+        builder.sandbox: run
+        cache: catalog layers leases stores warm
+        cache.disk: copying tiered
+        cache.upkeep: collect condemned entries expiry inventory listing manifest_facts marking reap rounds scrub
+            scrub_turns shards sweep usage usage_totals uses walking
+        proxy: drain maintenance services
+        proxy.auth: access authenticate
+        proxy.cluster: fills
+        proxy.hosting: hosted lookup
+        proxy.observe: status
+        proxy.transfer: blobs fills forwarded intake manifest_pushes mounts redirects sender uploads
+        proxy.upstream: absences asking held manifests referrers refetch sources stale tags
     """,
     4: """
-        cache.cli cache.login_cli cache.logout_cli cache.upkeep.cli cache.upkeep.commands cache.upkeep.verify_command
-        cache.upkeep.gc_command
-        proxy.cluster.gate proxy.cluster.passing
-        proxy.app proxy.requests.call proxy.cli proxy.requests.discovery proxy.requests.handlers proxy.requests.middleware proxy.requests.pulling proxy.requests.pushing
-        proxy.requests.serving
-        builder.build builder.cli builder.cli_outputs builder.cli_sources builder.push_cli builder.progress
+        builder: build cli cli_outputs cli_sources progress push_cli
+        cache: cli login_cli logout_cli
+        cache.upkeep: cli commands gc_command verify_command
+        proxy: app cli
+        proxy.cluster: gate passing
+        proxy.requests: call discovery handlers middleware pulling pushing serving
     """,
 }
-LEVEL_OF = {module: level for level, modules in LEVELS.items() for module in modules.split()}
+
+
+def level_of_each() -> dict[str, int]:
+    """``LEVELS`` by the modules' dotted names."""
+    found: dict[str, int] = {}
+    for level, table in LEVELS.items():
+        package = ""
+        for word in table.split():
+            if word.endswith(":"):
+                package = word.removesuffix(":")
+            else:
+                found[f"{package}.{word}"] = level
+    return found
+
+
+LEVEL_OF = level_of_each()
 OUTSIDE = {"aiohttp", "boto3", "fcntl", "os", "random", "secrets", "shutil", "socket", "subprocess", "tempfile", "time"}
 """Files, network, clock, chance and other programs."""
 READS_THE_ENVIRONMENT = {"builder.sandbox.program"}  # a program of its own, started as a child

@@ -22,7 +22,7 @@ from builder.errors import BuildError
 from builder.sandbox import records
 
 _TIMEOUT_S = 20.0
-_PROGRAM_ROOT = str(Path(__file__).parent.parent)
+_PROGRAM_ROOT = str(Path(__file__).parents[2])
 
 
 class Rung(Enum):
@@ -73,7 +73,7 @@ def sandbox_command() -> list[str]:
     It is imported rather than named as a script, which would be compiled at every start. Our directory comes last in
     the search path, after the standard library.
     """
-    start = f"import sys; sys.path.append({_PROGRAM_ROOT!r}); from builder.sandbox import main; main()"
+    start = f"import sys; sys.path.append({_PROGRAM_ROOT!r}); from builder.sandbox.program import main; main()"
     return [sys.executable, "-I", "-S", "-c", start]
 
 

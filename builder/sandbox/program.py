@@ -1,10 +1,10 @@
 """A program of its own: runs one command of a build in its root, and leaves nothing of it alive.
 
-Started by builder/sandbox/run.py (see isolation.sandbox_command), for the builder itself must never unshare, mount, chroot or
-change its directory. Only the standard library, and little of it, for every RUN pays for the start.
+Started by builder/sandbox/run.py (see isolation.sandbox_command), for the builder itself must never unshare, mount,
+chroot or change its directory. Only the standard library, and little of it, for every RUN pays for the start.
 
-Standard input brings the specification (a record, see builder/sandbox/records.py) and then stays open: when it ends, the
-builder is gone or has lost interest, and everything is killed. What is to be told goes to the descriptor that the
+Standard input brings the specification (a record, see builder/sandbox/records.py) and then stays open: when it ends,
+the builder is gone or has lost interest, and everything is killed. What is to be told goes to the descriptor that the
 first argument names:
 
     ("made", the fields of a builder.stubs.Stub)            a stub in the root

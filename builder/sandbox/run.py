@@ -260,7 +260,7 @@ class _Step(asyncio.SubprocessProtocol):
             self._ended.set_result(None)
 
     def _read_report(self, fd: int) -> None:
-        """Takes the records that the program and its children have written; see builder/sandbox/program.py for their shape."""
+        """Takes the records that the program and its children have written (shapes: builder/sandbox/program.py)."""
         os.set_blocking(fd, False)
         with contextlib.suppress(BlockingIOError), open(fd, "rb", closefd=False) as file:
             for kind, *values in records.read_all(file):

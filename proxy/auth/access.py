@@ -2,13 +2,13 @@
 
 Content that is cached from an upstream's repository is served to those whom the upstream itself lets in, with the
 credentials that they brought, no matter whose brought it here. What it let an anonymous client read is open to all.
-Where a repository is read with the proxy's own account (``proxy.auth.accounts``), the account is who asks, and which of our
-clients may use it the rules say.
+Where a repository is read with the proxy's own account (``proxy.auth.accounts``), the account is who asks, and which of
+our clients may use it the rules say.
 
 A permission is good for a repository and never for a blob: that a repository has the blob is known by proof
-(``proxy.transfer.blobs``). Who is not known to be let in is asked for at the upstream before we look at what we hold or wait for
-what somebody else has fetched, and hears nothing in the upstream's own words (``proxy.requests.replies``): neither the answer
-nor the way to it tells what the proxy holds.
+(``proxy.transfer.blobs``). Who is not known to be let in is asked for at the upstream before we look at what we hold or
+wait for what somebody else has fetched, and hears nothing in the upstream's own words (``proxy.requests.replies``):
+neither the answer nor the way to it tells what the proxy holds.
 """
 
 from __future__ import annotations

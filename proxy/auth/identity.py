@@ -2,8 +2,8 @@
 
 Clients ask ``GET /v2/`` first and bring no credentials later when that says 200, so it says 401 with a Bearer challenge
 that points at our own token endpoint. The token issued there *is* the client's own credential in another form: the
-proxy keeps no sessions, and any replica understands the token. Who judges the credential, ``proxy.auth.authenticate`` knows.
-A token is therefore as sensitive as the ``Authorization: Basic`` header that it came from, and no more.
+proxy keeps no sessions, and any replica understands the token. Who judges the credential, ``proxy.auth.authenticate``
+knows. A token is therefore as sensitive as the ``Authorization: Basic`` header that it came from, and no more.
 """
 
 from __future__ import annotations

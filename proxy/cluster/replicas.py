@@ -1,13 +1,13 @@
 """The other replicas of the cluster: where an upload is under way, and requests to who has it.
 
 A client's requests may each come to another replica. Its upload is at the one that began it: whoever gets a request
-for it passes that on, as it comes, and the reply back (``proxy.cluster.passing``). An owner that is gone has lost the upload;
-clients then begin the blob anew. Replicas share nothing but the store, where their key lies. A proxy that was not told
-where others can reach it is alone: it names uploads without a place, and passes nothing on.
+for it passes that on, as it comes, and the reply back (``proxy.cluster.passing``). An owner that is gone has lost the
+upload; clients then begin the blob anew. Replicas share nothing but the store, where their key lies. A proxy that was
+not told where others can reach it is alone: it names uploads without a place, and passes nothing on.
 
 To add an endpoint that only replicas may use, give it a path under ``INTERNAL_PATH`` and route it as
-``app.router.add_get(path, replicas_only(services.replicas, handler))`` (``proxy.cluster.gate``): others get 403, and everybody
-404 from a proxy that is alone. It needs no credentials of a client and asks for none.
+``app.router.add_get(path, replicas_only(services.replicas, handler))`` (``proxy.cluster.gate``): others get 403, and
+everybody 404 from a proxy that is alone. It needs no credentials of a client and asks for none.
 
 To ask another replica: ``async with services.replicas.ask(url, "GET", path, {...}) as reply``. ``path`` has its query
 with it, percent-encoded as it is to be sent. The body of ``reply`` is still to be read; inside the context

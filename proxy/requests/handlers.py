@@ -184,7 +184,7 @@ class Endpoints:
         return await serve_blob(http, self._services.store, IncomingBlob(digest, spool), BYPASS.headers)
 
     async def token(self, http: web.Request) -> web.Response:
-        """A token that carries the credential that it is asked for with (``proxy.auth.identity``), unless that is wrong."""
+        """A token that carries the credential it is asked for with (``proxy.auth.identity``), unless that is wrong."""
         if http.method == "POST":
             form = await http.post()
             texts = {key: value for key, value in form.items() if isinstance(value, str)}

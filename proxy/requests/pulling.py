@@ -91,7 +91,7 @@ def wider_place(services: Services, call: Call) -> Hosted | None:
 async def _negotiated(
     services: Services, call: Call, found: FoundManifest | FoundDescriptor, head: bool
 ) -> FoundManifest | FoundDescriptor:
-    """The index that a tag points to, or what a client that takes none gets instead (``proxy.requests.negotiation``)."""
+    """The index that a tag points to, or what a client that takes none gets (``proxy.requests.negotiation``)."""
     descriptor = found.descriptor
     accept = parse_accept(*call.http.headers.getall("Accept", ()))
     if not wants_no_index(accept, descriptor.media_type):

@@ -1,9 +1,9 @@
 """Uploads to upstreams' repositories.
 
-The client talks to us, and a sender (``proxy.transfer.sender``) to the upstream, with a spool between them: the client may send
-in whatever pieces it likes, leave and come back, and the upstream may fail and be tried again, each without the other.
-Both ways stream: the upstream gets the first bytes as soon as they are here. The upload counts when the upstream has
-taken it; the store has it then as well.
+The client talks to us, and a sender (``proxy.transfer.sender``) to the upstream, with a spool between them: the client
+may send in whatever pieces it likes, leave and come back, and the upstream may fail and be tried again, each without
+the other. Both ways stream: the upstream gets the first bytes as soon as they are here. The upload counts when the
+upstream has taken it; the store has it then as well.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Uploads under way.
 
-A push to a hosted repository goes into the store, one to an upstream's to the upstream (``proxy.transfer.forwarded``). Clients
-see sessions of ours only, under ids that cannot be guessed, and that say which replica has them (``proxy.cluster.replicas``).
+A push to a hosted repository goes into the store, one to an upstream's to the upstream (``proxy.transfer.forwarded``).
+Clients see sessions of ours only, under ids that cannot be guessed, and that say which replica has them
+(``proxy.cluster.replicas``).
 """
 
 from __future__ import annotations

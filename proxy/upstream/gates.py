@@ -1,7 +1,7 @@
 """The gates before the upstreams: a circuit breaker for each registry, and a rate limit for each account at it.
 
-What passes is decided by values (``proxy.upstream.circuit``, ``proxy.upstream.quota``); here is who owns them. Nothing is asked for it:
-every reply that comes for whatever reason says how the upstream is.
+What passes is decided by values (``proxy.upstream.circuit``, ``proxy.upstream.quota``); here is who owns them. Nothing
+is asked for it: every reply that comes for whatever reason says how the upstream is.
 """
 
 from __future__ import annotations

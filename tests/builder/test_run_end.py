@@ -190,7 +190,7 @@ async def test_term_reaches_the_command(overlay: Machine):
     await wait_until_running(marker, 2)
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     for child in children:
-        if b"builder.sandbox" in Path(f"/proc/{child}/cmdline").read_bytes():
+        if b"builder.sandbox.program" in Path(f"/proc/{child}/cmdline").read_bytes():
             os.kill(int(child), signal.SIGTERM)
     assert (await step).exit_code == 5
     assert bytes(overlay.output) == b"asked\n"

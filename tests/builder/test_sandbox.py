@@ -81,7 +81,7 @@ def test_it_imports_little():
     command = sandbox_command()
     command[-1] = command[-1].replace("main()", "print(*sys.modules)")
     loaded = subprocess.run(command, env={}, check=True, capture_output=True, text=True).stdout.split()
-    assert "builder.sandbox" in loaded
+    assert "builder.sandbox.program" in loaded
     assert not {"asyncio", "contextlib", "json", "pathlib", "subprocess", "typing"} & set(loaded)
 
 
