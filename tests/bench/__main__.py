@@ -1,4 +1,4 @@
-"""Runs the bench and writes its tables: medians of several runs, those who are compared taking turns."""
+"""Runs the bench: tables of medians of several runs, those who are compared taking turns, written under docs/bench/."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 
 from tests.bench import builds, collecting, project, proxies
 
-REPORT = Path(__file__).parent.parent.parent / "docs" / "bench.md"
-PARTS = ("builds", "proxy", "gc")
+REPORTS = Path(__file__).parent.parent.parent / "docs" / "bench"
+PARTS = {"builds": "Builds", "proxy": "The proxy", "gc": "Garbage collection"}
 NEEDS = {"builds": builds.NEEDS, "proxy": proxies.NEEDS, "gc": ()}
 
 
@@ -20,7 +20,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"what to measure: {', '.join(PARTS)} (default all)")
     parser.add_argument("--runs", type=int, default=3, help="how often everything is done (default 3)")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes: only shows that the bench itself works")
+    parser.add_argument(
+        "--quick", action="store_true", help="tiny sizes: only shows that the bench works, writes nothing"
+    )
     options = parser.parse_args()
     if unknown := set(options.parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
@@ -29,10 +31,12 @@ def main() -> int:
     if missing:
         print(f"The bench needs programs that are not installed: {', '.join(missing)}", file=sys.stderr)
         return 1
-    report = "\n\n".join(measure(part, options.runs, options.quick) for part in parts) + "\n"
-    REPORT.parent.mkdir(exist_ok=True)
-    REPORT.write_text(report)
-    print(f"\n{report}\nWritten to docs/bench.md")
+    REPORTS.mkdir(exist_ok=True)
+    for part in parts:
+        report = f"# {PARTS[part]}\n\n{measure(part, options.runs, options.quick)}\n"
+        print(f"\n{report}", flush=True)
+        if not options.quick:
+            (REPORTS / f"{part}.md").write_text(report)
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import urllib.request
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -38,12 +39,16 @@ class Tool(ABC):
 
     def __init__(self, place: Place) -> None:
         self.place = place
-        self.meter = Meter()
+        self.meter = Meter(self.requests)
 
     @contextmanager
     def ready(self) -> Iterator[None]:
         """Has running what the tool expects to run for as long as builds go on."""
         yield
+
+    def requests(self) -> int:
+        """How many requests have come so far to the server that the tool talks to."""
+        return len(self.place.registry.requests())
 
     def forget(self) -> None:
         """Leaves nothing of earlier builds on the tool's own disk."""
@@ -64,6 +69,11 @@ class ThroughProxy(Tool):
         upstream = (f"--upstream=bench.test={self.place.registry.url}", "--default-upstream=bench.test")
         with start_proxy(self.place.directory / "proxy", *upstream, "--hosted=cache") as self.address:
             yield
+
+    def requests(self) -> int:
+        with urllib.request.urlopen(f"http://{self.address}/metrics", timeout=10) as reply:
+            lines = reply.read().decode().splitlines()
+        return sum(int(float(line.rpartition(" ")[2])) for line in lines if line.startswith("proxy_requests_total{"))
 
     def build(self, meter: Meter, context: Path, name: str = "1") -> None:
         _crossdock(meter, self.place, self.address, context, name, f"--cache-repo={self.address}/cache/bench")
@@ -91,7 +101,7 @@ class BuildKit(Tool):
             tempfile.TemporaryDirectory(prefix="dockerd-") as directory,
             start_docker(Path(directory), storage="overlay2") as self.docker,
         ):
-            self.meter = Meter((self.docker.process.pid,))
+            self.meter = Meter(self.requests, (self.docker.process.pid,))
             yield
 
     def forget(self) -> None:

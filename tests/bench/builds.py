@@ -24,6 +24,7 @@ MEASURES: dict[str, Callable[[Used], float]] = {
     "processor seconds": lambda used: used.cpu_s,
     "MB of memory": lambda used: used.peak_bytes / 1e6,
     "MB over the loopback": lambda used: used.wire_bytes / 1e6,
+    "requests": lambda used: used.requests,
 }
 
 
@@ -134,7 +135,8 @@ def conditions(runs: int, size: Size) -> str:
         "generated files. Cold: nothing on the builder's disk, in its cache or in the proxy. Through the proxy the "
         "builder's disk is empty for every build, but for those at once, which share one; buildah keeps its pulled "
         "base, and has its layer cache off; the daemon of BuildKit runs already, and its processor time and memory are "
-        "counted (those of the proxy and the registry are not). Memory is the sum of what all processes of the tool "
-        "have resident, sampled. File systems are synced before each build; the page cache is left as it is. "
+        "counted (those of the proxy and the registry are not). Requests are those to the server that "
+        "the tool talks to, the proxy or the registry. Memory is the sum of what all processes of the tool have "
+        "resident, sampled. File systems are synced before each build; the page cache is left as it is. "
         f"Crossdock chooses its isolation itself; {version}: chroot isolation, overlay storage. {machine()}"
     )

@@ -24,12 +24,17 @@ class Used:
     cpu_s: float
     peak_bytes: int
     wire_bytes: int
+    requests: int
 
 
 @dataclass
 class Meter:
-    """Measures commands and, with them, the daemons that do their work (these processes and all below them)."""
+    """Measures commands and, with them, the daemons that do their work (these processes and all below them).
 
+    ``count_requests`` says how many requests have come so far to the server that the commands talk to.
+    """
+
+    count_requests: Callable[[], int]
     daemons: Sequence[int] = ()
     _peak_bytes: int = 0
     _running: set[int] = field(default_factory=set)
@@ -37,13 +42,14 @@ class Meter:
     def run(self, work: Callable[[Meter], None]) -> Used:
         """What ``work`` costs, which starts its commands by :meth:`command`."""
         self._peak_bytes = 0
+        before_requests = self.count_requests()
         before_cpu_s, before_wire_bytes = self._cpu_s(), _loopback_bytes()
         with self._sampling():
             started = time.perf_counter()
             work(self)
             wall_s = time.perf_counter() - started
         cpu_s, wire_bytes = self._cpu_s() - before_cpu_s, _loopback_bytes() - before_wire_bytes
-        return Used(wall_s, cpu_s, self._peak_bytes, wire_bytes)
+        return Used(wall_s, cpu_s, self._peak_bytes, wire_bytes, self.count_requests() - before_requests)
 
     def command(self, *command: str) -> None:
         """Runs one. Raises subprocess.CalledProcessError; says what it had said then."""
