@@ -3,7 +3,7 @@
 <state_dir>/
 ├── store/            the local cache of layers (a cache.filesystem store)
 ├── unpacked/         layers as directories, shared by builds (builder.unpacked)
-├── cache-mounts/     what RUN --mount=type=cache keeps (builder.cache_mounts)
+├── cache-mounts/     what RUN --mount=type=cache keeps (builder.sandbox.cache_mounts)
 └── work/<random>/    one build; held by a lock while the build lives, removed by it, or by the next build
 """
 

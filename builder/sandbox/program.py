@@ -7,7 +7,7 @@ Standard input brings the specification (a record, see builder/sandbox/records.p
 the builder is gone or has lost interest, and everything is killed. What is to be told goes to the descriptor that the
 first argument names:
 
-    ("made", the fields of a builder.stubs.Stub)            a stub in the root
+    ("made", the fields of a builder.sandbox.stubs.Stub)            a stub in the root
     ("error", text)                                         the root or the command could not be set up
     ("exit", code)                                          how the command ended
 

@@ -77,7 +77,7 @@ class DirectoryRoot:
 class RunResult:
     """How a command ended: its exit code (128+N after signal N), the last 16 KiB of its output, and what to leave out.
 
-    ``ignore`` are paths (as in builder.changes) that were made or replaced for the time of the step. They are as
+    ``ignore`` are paths (as in builder.layer.changes) that were made or replaced for the time of the step. They are as
     they were before, or gone, but their change times are not: they and all below them have no place in the layer.
     """
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Stub:
-    """A path (as in builder.changes) that was made for a step.
+    """A path (as in builder.layer.changes) that was made for a step.
 
     ``aside`` names what was in its place, now in the scratch directory ("" for nothing). The two times are the
     parent's mtime before and after. ``whole``: it goes with all that is in it, or back to the path ``returns_to`` of

@@ -54,12 +54,6 @@ class Case:
     def dockerfile(self) -> Path:
         return self.directory / "Dockerfile"
 
-    @property
-    def depends_on_rung(self) -> bool:
-        """True for a case with what each rung of the sandbox does in its own way."""
-        text = self.dockerfile.read_text()
-        return any(part in text for part in ("--mount", "--network", "RUN <<", "RUN cat <<"))
-
     def context(self, where: Path) -> Path:
         """A copy of the case's context."""
         context = where / "context"

@@ -39,33 +39,6 @@ def test_image(case: Case, tmp_path: Path, base: str, busybox_layout: Path, capf
     case.expect("image.txt", describe(layout, below))
 
 
-NOT_BY_CHROOT = {
-    "mount_bind_is_read_only": "a copy is put into the root, and root may write to it",
-    "mount_cache_same_twice": "a cache is moved into the root, and can be in one place only; refused",
-    "network_none": "needs a network namespace; refused, see test_mounts.py",
-}
-"""Cases that come out otherwise where nothing can be mounted."""
-
-
-DEPEND_ON_RUNG = [case for case in cases_with("image.txt") if case.depends_on_rung]
-
-
-@pytest.mark.parametrize("rung", ["namespaces", "chroot"])
-@pytest.mark.parametrize(
-    "case", [c for c in cases_with("image.txt") if c.depends_on_rung], ids=lambda case: case.directory.name
-)
-def test_image_on_the_other_rungs(
-    case: Case, rung: str, tmp_path: Path, base: str, busybox_layout: Path, capfd: pytest.CaptureFixture[str]
-):
-    if rung == "chroot" and case.directory.name in NOT_BY_CHROOT:
-        pytest.skip(NOT_BY_CHROOT[case.directory.name])
-    layout = tmp_path / "layout"
-    status = build(case, tmp_path, base, f"--oci-layout-path={layout}", f"--isolation={rung}")
-    assert status == 0, capfd.readouterr().err
-    found = describe(layout, base_layer_count(layout, diff_ids(busybox_layout)))
-    assert found == (case.directory / "image.txt").read_text()
-
-
 @pytest.mark.parametrize("case", cases_with("failure.txt"), ids=lambda case: case.directory.name)
 def test_failure(case: Case, tmp_path: Path, base: str, capfd: pytest.CaptureFixture[str]):
     status = build(case, tmp_path, base, f"--oci-layout-path={tmp_path}/layout")

@@ -115,7 +115,7 @@ def test_the_best_rung_here_has_namespaces_and_says_so(tmp_path: Path):
 
 
 def test_a_forced_rung_that_cannot_be_had_is_an_error(tmp_path: Path):
-    program = f"from builder.isolation import *; probe(Path({str(tmp_path)!r}), Rung.CHROOT)"
+    program = f"from builder.sandbox.isolation import *; probe(Path({str(tmp_path)!r}), Rung.CHROOT)"
     done = subprocess.run(
         ["setpriv", "--bounding-set=-sys_chroot", sys.executable, "-c", program],
         env={"PYTHONPATH": str(PROJECT)},

@@ -153,7 +153,7 @@ def test_where_namespaces_are_refused_there_is_chroot(
 
 
 def test_the_advice_where_not_even_chroot_is_allowed(tmp_path: Path):
-    program = "from builder.isolation import probe; from pathlib import Path; probe(Path('/tmp/state'))"
+    program = "from builder.sandbox.isolation import probe; from pathlib import Path; probe(Path('/tmp/state'))"
     done = run_in_pod(tmp_path, [sys.executable, "-c", program], strict=True, env=ENVIRONMENT, extra=["--cap-drop=ALL"])
     assert done.returncode == 1
     assert "needs either the capability SYS_CHROOT" in done.stderr

@@ -1,0 +1,118 @@
+"""Every case that builds, without privileges: the same image, to the byte, as where the builder may do everything.
+
+One process for each profile builds all the cases, one after the other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from builder import cli
+from tests.builder.case_files import Case, cases_with
+from tests.container import PROJECT, run_in_pod
+from tests.integration.building import push_base
+from tests.peers import start_registry
+
+pytestmark = pytest.mark.peers
+
+PROGRAM = "import sys; from tests.integration.test_cases_by_profile import build_all; build_all(*sys.argv[1:])"
+ENVIRONMENT = {"PYTHONPATH": str(PROJECT), "PYTHONDONTWRITEBYTECODE": "1"}
+
+WITHOUT_MOUNTS = {
+    "mount_bind_is_read_only": "exit code 1",  # the image's own check: root may write to a copy
+    "mount_cache_same_twice": "a cache cannot be mounted twice in one step here",
+    "network_none": "--network=none cannot be had here",
+}
+"""What the cases end with that need mounts or namespaces: docs/isolation.md has the reasons."""
+
+
+def build_all(directory: str, base: str) -> None:
+    """What runs with the privileges of a profile: prints how each case was isolated and the digest of its image.
+
+    For a build that failed it prints what was told, in the place of the digest.
+    """
+    cases = cases_with("image.txt")
+    json.dump(
+        {case.directory.name: _build(case, Path(directory, case.directory.name), base) for case in cases}, sys.stdout
+    )
+
+
+def _build(case: Case, directory: Path, base: str) -> tuple[str, str]:
+    directory.mkdir(parents=True)
+    digest = directory / "digest"
+    given = [f"--dockerfile={case.dockerfile}", f"--build-arg=BASE={base}", "--no-push", "--progress=plain"]
+    given += ["--reproducible", f"--digest-file={digest}", f"--state-dir={directory}/state"]
+    given += case.arguments(case=case.directory, tmp=directory, base=base)
+    with contextlib.redirect_stderr(io.StringIO()) as told:
+        status = cli.main([str(case.context(directory)), *given])
+    text = told.getvalue()
+    return text.partition("isolation: ")[2].partition("\n")[0], text if status else digest.read_text()
+
+
+Images = Mapping[str, tuple[str, str]]
+
+
+def read(done: subprocess.CompletedProcess[str]) -> Images:
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    return {name: (isolation, digest) for name, (isolation, digest) in found.items()}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory, busybox_layout: Path) -> Iterator[str]:
+    with start_registry(tmp_path_factory.mktemp("registry")) as registry:
+        yield f"{registry.host}/{push_base(busybox_layout, registry)}"
+
+
+@pytest.fixture(scope="module")
+def privileged(tmp_path_factory: pytest.TempPathFactory, base: str) -> Images:
+    """What comes out where the builder may do everything."""
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path_factory.mktemp("privileged")), base]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=100, check=False)
+    return read(done)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a container allows, how steps are isolated there, and what other cases end with than their image."""
+
+    isolation: str
+    volume: bool = True
+    strict: bool = False
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+
+PROFILES = {
+    "default, with a volume": Profile("overlay (user namespace)"),
+    "default, without a volume": Profile("namespaces (user namespace)", volume=False),
+    "strict": Profile("chroot", strict=True, refused=WITHOUT_MOUNTS),
+}
+
+
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
+def test_in_a_container(tmp_path: Path, base: str, privileged: Images, profile: Profile):
+    (tmp_path / "state").mkdir()
+    volumes = {tmp_path / "state": "/state"} if profile.volume else {}
+    command = [sys.executable, "-c", PROGRAM, "/state", base]
+    check(
+        read(run_in_pod(tmp_path, command, volumes=volumes, strict=profile.strict, env=ENVIRONMENT)),
+        privileged,
+        profile,
+    )
+
+
+def check(found: Images, privileged: Images, profile: Profile) -> None:
+    """The same digests, apart from what the profile refuses; each by the isolation that it stands for."""
+    others = {name: digest for name, (_, digest) in found.items() if digest != privileged[name][1]}
+    assert others.keys() == profile.refused.keys(), others
+    assert [name for name, told in profile.refused.items() if told not in others[name]] == []
+    assert {isolation.partition(";")[0] for isolation, _ in found.values() if isolation} == {profile.isolation}
