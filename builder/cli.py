@@ -13,8 +13,9 @@ from pathlib import Path
 
 import click
 
-from builder import cli_outputs, cli_sources, flags
+from builder import cli_outputs, cli_sources, events, flags
 from builder.contexts.locations import MainContext, TarFile
+from builder.dockerfile.durations import parse_duration
 from builder.errors import BuildError
 from builder.options import (
     BuildOptions,
@@ -24,7 +25,7 @@ from builder.options import (
     RegistryOptions,
     StepSecrets,
 )
-from builder.progress import progress_for
+from builder.progress import Style, progress_for
 from cache.errors import CacheError
 from cache.oci.descriptor import Platform
 from cache.oci.errors import InvalidReference, OCIError
@@ -44,12 +45,6 @@ def main(arguments: Sequence[str]) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except (BuildError, CacheError, OCIError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code if isinstance(error, BuildError) else 1
-    except OSError as error:  # the machine failed us, most likely a full disk
-        print(f"error: {error.strerror or error}" + (f": {error.filename}" if error.filename else ""), file=sys.stderr)
-        return 1
     except (KeyboardInterrupt, click.Abort, asyncio.CancelledError):
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -83,16 +78,34 @@ def _option(flag: flags.Flag, *, hidden: bool) -> click.Option:
 
 
 def _build(values: Values) -> int:
-    options = make_options(values, os.environ)
-    plain = values["progress"] == "plain"
+    style = _style(_text(values, "progress"))
     from builder.build import run_build  # only a build that starts pays for importing the engine
 
-    with contextlib.closing(progress_for(sys.stderr, os.environ.get("TERM", ""), plain=plain)) as progress:
-        for flag in flags.WITHOUT_MEANING:
-            if values[flag.field] is not None:
-                print(f"note: --{flag.name} changes nothing here: {flag.help}", file=sys.stderr)
-        asyncio.run(_until_signalled(run_build(options, os.environ, progress)))
+    with contextlib.closing(progress_for(sys.stderr, os.environ.get("TERM", ""), style)) as progress:
+        try:
+            options = make_options(values, os.environ)
+            for flag in flags.WITHOUT_MEANING:
+                if values[flag.field] is not None:
+                    progress(events.Note(f"note: --{flag.name} changes nothing here: {flag.help}"))
+            asyncio.run(_until_signalled(run_build(options, os.environ, progress)))
+        except (BuildError, CacheError, OCIError, OSError) as error:
+            progress(events.Failed(_reason(error)))
+            return error.exit_code if isinstance(error, BuildError) else 1
     return 0
+
+
+def _reason(error: Exception) -> str:
+    """What an error says; one of the machine, most likely a full disk, by what it is and where."""
+    if not isinstance(error, OSError):
+        return str(error)
+    return f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
+
+
+def _style(text: str) -> Style:
+    try:
+        return Style(text)
+    except ValueError as error:
+        raise click.UsageError(f"--progress {text}: expected auto, plain or json") from error
 
 
 async def _until_signalled(build: Coroutine[None, None, None]) -> None:
@@ -160,7 +173,20 @@ def _limits(values: Values) -> Limits:
         unpacked_bytes=_bytes(values, "max_unpacked_bytes"),
         files=_count(values, "max_files"),
         download_bytes=_bytes(values, "max_download_bytes"),
+        step_s=_step_s(_text(values, "step_timeout")),
     )
+
+
+def _step_s(text: str) -> float | None:
+    if not text:
+        return None
+    try:
+        step_s = parse_duration(text) / 1e9
+    except ValueError as error:
+        raise click.UsageError(f"--step-timeout: {error}") from error
+    if step_s <= 0:
+        raise click.UsageError(f"--step-timeout {text}: expected more than nothing")
+    return step_s
 
 
 def _bytes(values: Values, field: str) -> int:

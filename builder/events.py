@@ -95,6 +95,13 @@ class Warned:
 
 
 @dataclass(frozen=True, slots=True)
+class Failed:
+    """Why the build ends without what was asked for."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Pushed:
     """An image arrived at a destination."""
 
@@ -114,5 +121,5 @@ class Written:
     path: str
 
 
-Event = StepStarted | StepOutput | StepEnded | Planned | Missed | Note | Warned | Pushed | Written
+Event = StepStarted | StepOutput | StepEnded | Planned | Missed | Note | Warned | Failed | Pushed | Written
 Listener = Callable[[Event], None]

@@ -56,6 +56,7 @@ HONOURED = (
     Flag("max-unpacked-bytes", TEXT, "The most that a context or an archive may hold.", default="64GiB"),
     Flag("max-files", TEXT, "The most files that a context or an archive may hold.", default="2000000"),
     Flag("max-download-bytes", TEXT, "The most that ADD may fetch from one URL.", default="32GiB"),
+    Flag("step-timeout", TEXT, "The longest that a RUN may take, such as 90s or 1h30m; no limit if not given."),
     Flag(
         "dockerfile",
         TEXT,
@@ -129,7 +130,7 @@ HONOURED = (
     ),
     Flag("state-dir", TEXT, "The builder's own directory.", also=("kaniko-dir",), env="CROSSDOCK_STATE"),
     Flag("isolation", TEXT, "How RUN is isolated: auto, overlay, namespaces or chroot.", default="auto"),
-    Flag("progress", TEXT, "How progress is shown: auto or plain.", default="auto"),
+    Flag("progress", TEXT, "How progress is shown: auto, plain, or json (one object a line).", default="auto"),
 )
 """What this builder does as it is told."""
 

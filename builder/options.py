@@ -34,11 +34,13 @@ class DockerfilePlace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What may come in: of each context or archive the unpacked bytes and the files, of each download the bytes."""
+    """What may come in, of each context or archive the unpacked bytes and the files, and of each download the bytes;
+    and how long a RUN may take (None: as long as it likes)."""
 
     unpacked_bytes: int = 64 << 30
     files: int = 2_000_000
     download_bytes: int = 32 << 30
+    step_s: float | None = None
 
 
 DEFAULT_LIMITS = Limits()

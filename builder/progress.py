@@ -1,9 +1,12 @@
-"""Events → what a person reads: plain lines, and on a terminal colour with the running step below them."""
+"""Events → what a person reads: plain lines, and on a terminal colour with the running step below them; or JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from datetime import UTC, datetime
+from enum import Enum
 from typing import TYPE_CHECKING, TextIO, assert_never
+
+import msgspec
 
 from builder import events
 from builder.events import Event, Outcome
@@ -12,6 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.status import Status
 
+_PREFIXES = {events.Note: "", events.Warned: "warning: ", events.Failed: "error: "}
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -67,10 +71,8 @@ class PlainProgress:
                 self._line(f"{step}: {prospect.value}" + (f", key {key}" if key else ""))
             case events.Missed(step, why):
                 self._line(f"{step}: not in the cache: {why}")
-            case events.Note(text):
-                self._line(text)
-            case events.Warned(text):
-                self._line(f"warning: {text}")
+            case events.Note(text) | events.Warned(text) | events.Failed(text):
+                self._line(_PREFIXES[type(event)] + text)
             case events.Pushed():
                 self._line(pushed_text(event))
             case events.Written(what, path):
@@ -132,9 +134,40 @@ def _escaped(text: str) -> str:
     return text.replace("[", r"\[")
 
 
-def progress_for(stream: TextIO, environ_term: str, *, plain: bool) -> PlainProgress:
-    """The listener that suits the stream: a terminal's when it is one and ``plain`` was not asked for."""
-    kind: Callable[[TextIO], PlainProgress] = PlainProgress
-    if not plain and stream.isatty() and environ_term != "dumb":
-        kind = TerminalProgress
-    return kind(stream)
+class JsonProgress:
+    """One JSON object for each event, on a line of its own, for programs.
+
+    ``event`` is its name as in builder.events and ``at`` the time (RFC 3339); what else it has stands under its own
+    names. Output that is not UTF-8 is shown with replacement characters.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __call__(self, event: Event) -> None:
+        at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        fields = msgspec.to_builtins(event, enc_hook=str, builtin_types=(bytes,))
+        if isinstance(event, events.StepOutput):
+            fields["data"] = event.data.decode("utf-8", "replace")
+        line = msgspec.json.encode({"event": type(event).__name__, "at": at} | fields)
+        print(line.decode(), file=self._stream, flush=True)
+
+    def close(self) -> None:
+        """Nothing is held back."""
+
+
+class Style(Enum):
+    """How progress is shown; ``auto`` looks whether anybody sits at a terminal."""
+
+    AUTO = "auto"
+    PLAIN = "plain"
+    JSON = "json"
+
+
+def progress_for(stream: TextIO, environ_term: str, style: Style) -> PlainProgress | JsonProgress:
+    """The listener that suits the stream and what was asked for."""
+    if style is Style.JSON:
+        return JsonProgress(stream)
+    if style is Style.AUTO and stream.isatty() and environ_term != "dumb":
+        return TerminalProgress(stream)
+    return PlainProgress(stream)

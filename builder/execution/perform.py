@@ -124,6 +124,7 @@ class Performer:
                 groups=user.groups,
                 mounts=tuple(mounted.mounts),
                 network=step.network,
+                timeout_s=self.limits.step_s,
             )
             try:
                 result, changes = await root.run(spec, lambda data: self.listen(events.StepOutput(step.name, data)))

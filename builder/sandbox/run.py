@@ -29,7 +29,7 @@ class RunSpec:
     ``env`` is all of the environment. ``cwd`` is absolute and must exist. The ids are numbers, ``groups`` the
     supplementary ones. ``mounts`` are there for the time of the command. With the network ``none`` there is but
     loopback; ``host`` and ``default`` are the machine's. Without a ``hostname`` (and always under chroot) the machine's
-    is kept.
+    is kept. It is ended after ``timeout_s``, if that is given.
     """
 
     argv: tuple[str, ...]
@@ -41,6 +41,7 @@ class RunSpec:
     hostname: str = ""
     mounts: tuple[RunMount, ...] = ()
     network: Literal["default", "none", "host"] = "default"
+    timeout_s: float | None = None
 
     def __post_init__(self) -> None:
         if not self.argv or not self.argv[0]:
@@ -91,8 +92,6 @@ async def run_step(
     root: OverlayRoot | DirectoryRoot,
     spec: RunSpec,
     on_output: Callable[[bytes], None],
-    *,
-    timeout_s: float | None = None,
 ) -> RunResult:
     """Runs the command and returns when it, and all that it started, is gone.
 
@@ -101,7 +100,7 @@ async def run_step(
     puts the root in order, before the cancellation goes on.
 
     Raises:
-        BuildError: The root could not be set up, the working directory is missing, or ``timeout_s`` has passed.
+        BuildError: The root could not be set up, the working directory is missing, or its time is over.
     """
     if spec.network == "none" and isolation.rung is Rung.CHROOT:
         raise BuildError(f"--network=none cannot be had here, where steps run by plain chroot: {isolation.reason}")
@@ -110,12 +109,12 @@ async def run_step(
     mounts = MountPreparation(isolation.rung, scratch.with_name(scratch.name + "-mounts"))
     try:
         prepared = await asyncio.to_thread(mounts.prepare, spec.mounts)
-        async with asyncio.timeout(timeout_s) as limit:
+        async with asyncio.timeout(spec.timeout_s) as limit:
             await step.run(_sandbox_spec(isolation, root, spec, scratch) | {"mounts": prepared})
     except TimeoutError as error:
         if not limit.expired():
             raise
-        raise BuildError(f"the command did not end within {timeout_s:g} s and was stopped") from error
+        raise BuildError(f"the command did not end within {spec.timeout_s:g} s and was stopped") from error
     finally:
         base = root.upper if isinstance(root, OverlayRoot) else root.path
         ignore = await asyncio.to_thread(_put_in_order, base, step.made, scratch)

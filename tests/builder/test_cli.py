@@ -100,6 +100,9 @@ def test_no_push_keeps_names_for_archives(context):
         (["--no-push", "--context", "ftp://h/x"], "ftp://… is not supported"),
         (["--no-push", "--custom-platform", "linux"], "not a platform"),
         (["--no-push", "--cache-reop", "x"], "No such option"),
+        (["--no-push", "--step-timeout", "10"], "is not a duration"),
+        (["--no-push", "--step-timeout", "0"], "expected more than nothing"),
+        (["--no-push", "--progress", "html"], "expected auto, plain or json"),
         (["--no-push", "--isolation", "none"], "expected auto, overlay, namespaces or chroot"),
     ],
 )

@@ -93,9 +93,9 @@ async def test_cancelling_kills_everything_and_tidies_up(machine: Machine):
 
 
 async def test_a_time_limit_ends_the_step(overlay: Machine):
-    spec = RunSpec(("sleep", "1000"), {"PATH": "/bin"})
+    spec = RunSpec(("sleep", "1000"), {"PATH": "/bin"}, timeout_s=0.3)
     with pytest.raises(BuildError, match=r"did not end within 0.3 s"):
-        await run_step(overlay.isolation, overlay.root, spec, overlay.output.extend, timeout_s=0.3)
+        await run_step(overlay.isolation, overlay.root, spec, overlay.output.extend)
 
 
 async def test_what_the_receiver_of_the_output_raises_ends_the_step(overlay: Machine):
