@@ -37,22 +37,19 @@ class BaseImages:
     """The base images of one build; each is asked for once, whatever the number of plans and stages."""
 
     registries: Registries
-    platform: Platform
     _known: dict[tuple[Reference | LayoutContext, Platform], ResolvedBase] = field(default_factory=dict)
 
-    async def resolve(self, plan: Plan) -> dict[int, ResolvedBase]:
-        """The base image of each stage that has one, by the stage's index.
+    async def resolve(self, plan: Plan, platform: Platform) -> dict[int, ResolvedBase]:
+        """The base image of each stage that has one, by the stage's index; for ``platform`` where FROM names none.
 
         Raises PlanError, with the place of the FROM, for an image that is missing, refused or not for the platform.
         """
         bases = {stage.index: stage.base for stage in plan.stages if isinstance(stage.base, ImageBase)}
-        missing = {self._key(base): base for base in bases.values() if self._key(base) not in self._known}
+        keys = {index: (base.reference, base.platform or platform) for index, base in bases.items()}
+        missing = {key: bases[index] for index, key in keys.items() if key not in self._known}
         resolved = await asyncio.gather(*(self._resolve(base, key[1]) for key, base in missing.items()))
         self._known.update(zip(missing, resolved, strict=True))
-        return {index: self._known[self._key(base)] for index, base in bases.items()}
-
-    def _key(self, base: ImageBase) -> tuple[Reference | LayoutContext, Platform]:
-        return base.reference, base.platform or self.platform
+        return {index: self._known[key] for index, key in keys.items()}
 
     async def _resolve(self, base: ImageBase, platform: Platform) -> ResolvedBase:
         try:

@@ -12,10 +12,9 @@ from pathlib import Path
 
 from builder import events
 from builder.bases import BaseImages, ResolvedBase
-from builder.contexts import context
+from builder.contexts.context import ContextReader, read_dockerfile
 from builder.contexts.git_program import Git
 from builder.contexts.local_inputs import LocalInputs, local_inputs
-from builder.contexts.locations import DirectoryContext
 from builder.contexts.remotes import Remotes
 from builder.dockerfile.instructions import Dockerfile
 from builder.errors import BuildError
@@ -67,9 +66,7 @@ async def run_build(options: BuildOptions, environ: Mapping[str, str], listen: e
         if options.check_only:
             return
         variants = [
-            _variant(options, inputs, target, platform)
-            for target in options.all_targets
-            for platform in options.platforms
+            _variant(options, target, platform) for target in options.all_targets for platform in options.platforms
         ]
         plans = [make_plan(dockerfile, variant.request) for variant in variants]
         peers = await stack.enter_async_context(_open_peers(options.registry, environ))
@@ -79,7 +76,19 @@ async def run_build(options: BuildOptions, environ: Mapping[str, str], listen: e
         stack.push_async_callback(roots.close)
         cache = _step_cache(options, peers, layers, listen)
         stack.push_async_callback(cache.abandon)
-        build = _Build(options, inputs, dockerfile, peers, layers, roots, cache, work, listen, environ)
+        build = _Build(
+            options=options,
+            dockerfile=dockerfile,
+            contexts=ContextReader(inputs.open_context),
+            remotes=Remotes(work / "remotes", Git(environ), options.limits),
+            bases=BaseImages(peers.pull),
+            peers=peers,
+            layers=layers,
+            roots=roots,
+            cache=cache,
+            work=work,
+            listen=listen,
+        )
         try:
             products = await build.products(dict(zip(variants, plans, strict=True)))
             if not options.dry_run:
@@ -94,7 +103,7 @@ async def _checked_dockerfile(
 ) -> Dockerfile:
     """The Dockerfile, after telling what its checks have found. Raises BuildError where that is to be fatal."""
     name = options.dockerfile.name
-    dockerfile, findings, checks = await asyncio.to_thread(context.read_dockerfile, inputs.dockerfile, predefined)
+    dockerfile, findings, checks = await asyncio.to_thread(read_dockerfile, inputs.dockerfile, predefined)
     for finding in findings:
         listen(events.Warned(str(finding)))
     if findings and (checks.fatal or options.check_only):
@@ -112,12 +121,12 @@ class _Variant:
     request: Request
 
 
-def _variant(options: BuildOptions, inputs: LocalInputs, target: str, platform: Platform) -> _Variant:
+def _variant(options: BuildOptions, target: str, platform: Platform) -> _Variant:
     request = Request(
         target=target,
         build_args=options.build_args,
         predefined=predefined_args(platform, options.build_platform, target),
-        contexts=inputs.contexts,
+        contexts=options.contexts,
     )
     return _Variant(platform, request)
 
@@ -178,15 +187,16 @@ def _probe(options: BuildOptions, work: Path, listen: events.Listener) -> Isolat
 @dataclass(frozen=True, slots=True)
 class _Build:
     options: BuildOptions
-    inputs: LocalInputs
     dockerfile: Dockerfile
+    contexts: ContextReader
+    remotes: Remotes
+    bases: BaseImages
     peers: _Peers
     layers: BuildLayers
     roots: RootFactory
     cache: StepCache
     work: Path
     listen: events.Listener
-    environ: Mapping[str, str]
 
     async def products(self, plans: Mapping[_Variant, Plan]) -> dict[str, dict[Platform, Product]]:
         """The finished stages by target and platform: all that can be known is looked up before anything is done.
@@ -248,10 +258,9 @@ class _Build:
 
     async def _with_bases(self, variant: _Variant, plan: Plan) -> tuple[Plan, dict[int, ResolvedBase]]:
         """The plan with what its base images want done (ONBUILD), which may need further images, and all of these."""
-        images = BaseImages(self.peers.pull, variant.platform)
         triggers: dict[int, Sequence[str]] = {}
         while True:
-            bases = await images.resolve(plan)
+            bases = await self.bases.resolve(plan, variant.platform)
             found = {index: base.config.config.on_build for index, base in bases.items()}
             known, triggers = triggers, {index: texts for index, texts in found.items() if texts}
             if triggers == known:
@@ -263,11 +272,9 @@ class _Build:
         configs = {index: base.config for index, base in bases.items()}
         arguments = Arguments(options.build_args, plan.global_args, variant.request.predefined)
         stages = evaluate_plan(plan, configs, arguments, variant.platform)
-        contexts = await asyncio.to_thread(self._contexts)
-        sources, contents = await context.read_contexts(contexts, context_reads(stages))
-        remotes = Remotes(self.work / "remotes", Git(self.environ), options.limits)
+        sources, contents = await self.contexts.read(context_reads(stages))
         fetched = list(remote_reads(stages))
-        digests = await asyncio.gather(*(remotes.content(remote, step) for _, step, remote in fetched))
+        digests = await asyncio.gather(*(self.remotes.content(remote, step) for _, step, remote in fetched))
         contents |= {position: digest for (position, _, _), digest in zip(fetched, digests, strict=True)}
         for base in bases.values():
             for layer in base.layers:
@@ -283,7 +290,7 @@ class _Build:
                 self.work,
                 sources,
                 self._mounting(sources),
-                remotes,
+                self.remotes,
                 self.listen,
                 ForeignCode(options.build_platform, self.work),
                 clamp,
@@ -293,15 +300,6 @@ class _Build:
             listen=self.listen,
             created=_rfc3339(clamp),
         )
-
-    def _contexts(self) -> dict[str, context.Context]:
-        """The build context, under the name "", and the directories that the command line gives names."""
-        directory = self.inputs.context
-        found = {"": context.Context(directory, context.read_ignore_rules(directory, self.inputs.dockerfile))}
-        for name, named in self.inputs.contexts.items():
-            if isinstance(named, DirectoryContext):
-                found[name] = context.Context(named.path, context.read_ignore_rules(named.path))
-        return found
 
     def _mounting(self, sources: Mapping[Position, tuple[Source, ...]]) -> Mounting:
         return Mounting(self.work / "mounts", self.options.secrets, CacheDirectories(self.options.state_dir), sources)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from builder.contexts.ignore import IgnoreRules
 from builder.dockerfile.instructions import Dockerfile
 from builder.dockerfile.lines import read_text
 from builder.dockerfile.parser import parse
-from builder.errors import BuildError, ContextError
+from builder.errors import BuildError, ContextError, Span
 from builder.execution.copy import Source, collect, content_digest
 from builder.layer.rootfs import Tree
 from builder.planning.graph import ContextRead, Position
@@ -66,35 +66,53 @@ class Context:
     ignore: IgnoreRules
 
 
-async def read_contexts(
-    contexts: Mapping[str, Context], reads: Iterable[tuple[Position, ContextRead]]
-) -> tuple[dict[Position, tuple[Source, ...]], dict[Position, CacheKey]]:
-    """What each step takes from its context ("" is the unnamed one), and the digest of that.
+@dataclass(slots=True)
+class ContextReader:
+    """What the steps of one build take from its contexts, each read once for all stages, platforms and targets.
 
-    Raises ContextError with the step's place.
+    ``open_context`` gives the context with a name ("" is the unnamed one); it is asked when a step needs it.
     """
-    trees = {name: Tree([context.directory]) for name, context in contexts.items()}
-    listed = list(reads)
 
-    def read(wanted: ContextRead) -> tuple[tuple[Source, ...], CacheKey]:
-        context = contexts[wanted.context.name]
+    open_context: Callable[[str], Awaitable[Context]]
+    _contexts: dict[str, Context] = field(default_factory=dict)
+    _taken: dict[ContextRead, tuple[tuple[Source, ...], CacheKey]] = field(default_factory=dict)
+
+    async def read(
+        self, reads: Iterable[tuple[Position, ContextRead]]
+    ) -> tuple[dict[Position, tuple[Source, ...]], dict[Position, CacheKey]]:
+        """What each step takes from its context, and the digest of that. Raises BuildError with the step's place."""
+        listed = list(reads)
+        missing = {wanted: None for _, wanted in listed if wanted not in self._taken}
+        names = {wanted.context.name: wanted for wanted in missing if wanted.context.name not in self._contexts}
+        opened = await asyncio.gather(*(self._opened(name, wanted.span) for name, wanted in names.items()))
+        self._contexts.update(zip(names, opened, strict=True))
+        taken = await asyncio.gather(
+            *(asyncio.to_thread(_take, self._contexts[wanted.context.name], wanted) for wanted in missing)
+        )
+        self._taken.update(zip(missing, taken, strict=True))
+        sources = {position: self._taken[wanted][0] for position, wanted in listed}
+        return sources, {position: self._taken[wanted][1] for position, wanted in listed}
+
+    async def _opened(self, name: str, span: Span) -> Context:
         try:
-            sources = collect(
-                trees[wanted.context.name],
-                wanted.selection,
-                context.ignore,
-                owner=(0, 0),
-                detect_archives=wanted.detect_archives,
-            )
-            return sources, content_digest(sources)
+            return await self.open_context(name)
         except BuildError as error:
-            raise error.at(wanted.span) from error
-        except OSError as error:
-            where = error.filename or context.directory
-            message = f"cannot read {where} from the build context: {error.strerror or error}"
-            raise ContextError(message, wanted.span) from error
+            raise error.at(span) from error
 
-    read_all = await asyncio.gather(*(asyncio.to_thread(read, wanted) for _, wanted in listed))
-    positions = [position for position, _ in listed]
-    sources = dict(zip(positions, (sources for sources, _ in read_all), strict=True))
-    return sources, dict(zip(positions, (digest for _, digest in read_all), strict=True))
+
+def _take(context: Context, wanted: ContextRead) -> tuple[tuple[Source, ...], CacheKey]:
+    try:
+        sources = collect(
+            Tree([context.directory]),
+            wanted.selection,
+            context.ignore,
+            owner=(0, 0),
+            detect_archives=wanted.detect_archives,
+        )
+        return sources, content_digest(sources)
+    except BuildError as error:
+        raise error.at(wanted.span) from error
+    except OSError as error:
+        where = error.filename or context.directory
+        message = f"cannot read {where} from the build context: {error.strerror or error}"
+        raise ContextError(message, wanted.span) from error

@@ -12,17 +12,16 @@ from pathlib import Path
 
 from builder import events
 from builder.contexts.archive_streams import open_archive
-from builder.contexts.context import MAX_DOCKERFILE_BYTES
+from builder.contexts.context import MAX_DOCKERFILE_BYTES, Context, read_ignore_rules
 from builder.contexts.download import download, with_tries
 from builder.contexts.git_program import Git
-from builder.contexts.locations import ArchiveContext, DirectoryContext, FetchedContext, ImageContext, LayoutContext
+from builder.contexts.locations import ArchiveContext, DirectoryContext, ImageContext, LayoutContext, MainContext
 from builder.contexts.remote import GitSource, UrlSource
 from builder.errors import BuildError, ContextError
 from builder.layer.links import clean
 from builder.layer.rootfs import Tree
 from builder.layer.unpack import Unpacked, unpack_context
 from builder.options import BuildOptions, Limits
-from builder.planning.plan import LocalContext
 
 KEEP_GIT_DIR = "BUILDKIT_CONTEXT_KEEP_GIT_DIR"
 """The build argument that leaves ``.git`` in a context (Dockerfile reference, "BuildKit built-in build args")."""
@@ -30,17 +29,24 @@ KEEP_GIT_DIR = "BUILDKIT_CONTEXT_KEEP_GIT_DIR"
 
 @dataclass(frozen=True, slots=True)
 class LocalInputs:
-    """The context's directory, the Dockerfile, and the named contexts."""
+    """The context's directory, and the Dockerfile. ``named`` contexts are fetched when they are opened."""
 
     context: Path
     dockerfile: Path
-    contexts: Mapping[str, LocalContext]
+    named: Mapping[str, MainContext]
+    _fetcher: _Fetcher
+
+    async def open_context(self, name: str) -> Context:
+        """The context with this name, "" for the unnamed one, on this machine. Raises BuildError."""
+        directory = await self._fetcher.directory(self.named[name]) if name else self.context
+        dockerfile = None if name else self.dockerfile
+        return Context(directory, await asyncio.to_thread(read_ignore_rules, directory, dockerfile))
 
 
 async def local_inputs(
     options: BuildOptions, scratch: Path, environ: Mapping[str, str], listen: events.Listener
 ) -> LocalInputs:
-    """Fetches what is not here yet, to new directories below ``scratch``. Raises BuildError."""
+    """The context and the Dockerfile, fetched to new directories below ``scratch`` if not here. Raises BuildError."""
     fetcher = _Fetcher(scratch, environ, options.limits, listen)
     main = options.context
     if isinstance(main, GitSource) and KEEP_GIT_DIR in options.build_args:
@@ -50,12 +56,8 @@ async def local_inputs(
         directory = await asyncio.to_thread(_below, directory, options.context_sub_path, main)
     fetched = not isinstance(main, DirectoryContext)
     dockerfile = await _dockerfile(options, directory, scratch, fetched=fetched)
-    contexts: dict[str, LocalContext] = {}
-    for name, place in options.contexts.items():
-        if not isinstance(place, ImageContext | LayoutContext):
-            place = DirectoryContext(await fetcher.directory(place))
-        contexts[name] = place
-    return LocalInputs(directory, dockerfile, contexts)
+    named = {n: place for n, place in options.contexts.items() if not isinstance(place, ImageContext | LayoutContext)}
+    return LocalInputs(directory, dockerfile, named, fetcher)
 
 
 def _below(directory: Path, path: str, place: object) -> Path:
@@ -75,7 +77,7 @@ class _Fetcher:
     limits: Limits
     listen: events.Listener
 
-    async def directory(self, place: DirectoryContext | FetchedContext) -> Path:
+    async def directory(self, place: MainContext) -> Path:
         """The files of the context. Raises BuildError."""
         match place:
             case DirectoryContext(path):

@@ -194,6 +194,8 @@ def parse_named_context(text: str) -> NamedContext:
         return _layout(text.removeprefix("oci-layout://"))
     if text in ("-", "tar://stdin", "tar://-"):
         raise ValueError("the standard input can be the build context only")
+    if text.startswith("target:"):
+        raise ValueError("target: names a target of a bake file, which is not read here: FROM and --from take stages")
     return parse_context(text)
 
 

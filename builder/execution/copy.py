@@ -88,7 +88,10 @@ def content_digest(sources: Sequence[Source]) -> CacheKey:
 
 
 def check_unchanged(sources: Sequence[Source]) -> None:
-    """Raises ContextError for a file whose size or time are not those that it was collected with."""
+    """Raises ContextError for a file whose size or time are not those that it was collected with.
+
+    Called after the files were copied: a step's key stands for what they held when they were digested.
+    """
     for source in sources:
         for entry in source.entries:
             if not entry.is_file or entry.content is None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from builder.dockerfile.instructions import RUN_DOCUMENTS
 from builder.dockerfile.mounts import Mount
 from builder.errors import BuildError
-from builder.execution.copy import Source, collect
+from builder.execution.copy import Source, check_unchanged, collect
 from builder.execution.stage_root import StageRoot
 from builder.layer.rootfs import Tree
 from builder.options import SecretFile, StepSecrets
@@ -104,9 +104,12 @@ class _OneStep:
 
     def _context_copy(self, position: Position) -> Path:
         """What the context has there, without what is ignored, with the owner that it has in images."""
-        (source,) = self.mounting.sources[position]
+        sources = self.mounting.sources[position]
+        (source,) = sources
         self.mounting.scratch.mkdir(parents=True, exist_ok=True)
-        return put_source(source, Path(tempfile.mkdtemp(prefix="bind-", dir=self.mounting.scratch)))
+        path = put_source(source, Path(tempfile.mkdtemp(prefix="bind-", dir=self.mounting.scratch)))
+        check_unchanged(sources)
+        return path
 
     async def _cache(self, wanted: StepMount, position: Position) -> LiveMount:
         mount = wanted.mount

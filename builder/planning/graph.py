@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from builder.contexts.remote import RemoteSource
 from builder.errors import Span
@@ -19,12 +19,13 @@ Position = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class ContextRead:
-    """Files that a step takes from a build context; ADD's archives are to be told apart."""
+    """Files that a step takes from a build context; ADD's archives are to be told apart. ``span`` is the step's place:
+    two that take the same are equal."""
 
     context: ContextSource
     selection: Selection
     detect_archives: bool
-    span: Span
+    span: Span = field(compare=False)
 
 
 @dataclass(frozen=True, slots=True)

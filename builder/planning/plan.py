@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from builder.contexts.locations import DirectoryContext, ImageContext, LayoutContext
+from builder.contexts.locations import ImageContext, LayoutContext, NamedContext
 from builder.dockerfile import instructions as ins
 from builder.dockerfile.expansion import expand
 from builder.dockerfile.mounts import mount_from
@@ -45,8 +45,6 @@ class ScratchBase:
 
 
 Base = ImageBase | StageBase | ScratchBase
-LocalContext = DirectoryContext | ImageContext | LayoutContext
-"""A named context once nothing has to be fetched that can be here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +114,7 @@ class Request:
     build_args: Mapping[str, str] = field(default_factory=dict)
     predefined: Mapping[str, str] = field(default_factory=dict)
     image_triggers: Mapping[int, Sequence[str]] = field(default_factory=dict)
-    contexts: Mapping[str, LocalContext] = field(default_factory=dict)
+    contexts: Mapping[str, NamedContext] = field(default_factory=dict)
 
 
 def make_plan(dockerfile: ins.Dockerfile, request: Request) -> Plan:
@@ -201,22 +199,32 @@ class _Planner:
             raise DockerfileError(f"the base name {base.image.text!r} is empty after expansion", base.image.span)
         if name == "scratch":
             return ScratchBase(self._platform(base.platform))
-        context = self.contexts.get(name.lower())
-        if isinstance(context, DirectoryContext):
+        if self._is_files(name):
             return ScratchBase(self._platform(base.platform))
-        if context is not None:
-            return ImageBase(_image(context), base.image.span, self._platform(base.platform))
-        earlier = self._names.get(name.lower())
+        image = self._image(name)
+        earlier = None if image else self._names.get(name.lower())
         if earlier is not None and earlier < index:
             return StageBase(earlier)
-        return ImageBase(_reference(name, base.image.span), base.image.span, self._platform(base.platform))
+        reference = image or _reference(name, base.image.span)
+        return ImageBase(reference, base.image.span, self._platform(base.platform))
 
     def _files_of_base(self, base: ins.From) -> list[ins.Instruction]:
-        """What puts a context that is a directory, and that a stage starts from, into it."""
+        """What puts a context that is files, and that a stage starts from, into it."""
         name = expand(base.image, self.scope, self.dockerfile.escape)
-        if not isinstance(self.contexts.get(name.lower()), DirectoryContext):
+        if not self._is_files(name):
             return []
         return [parse_trigger(f"COPY --from={name} / /", f"the files of the context {name}")]
+
+    def _is_files(self, name: str) -> bool:
+        """Whether there is a context of this name that is not an image."""
+        return name.lower() in self.contexts and self._image(name) is None
+
+    def _image(self, name: str) -> Reference | LayoutContext | None:
+        """The image that the context of this name is; None when it is files, or there is none."""
+        context = self.contexts.get(name.lower())
+        if isinstance(context, ImageContext):
+            return context.reference
+        return context if isinstance(context, LayoutContext) else None
 
     def _platform(self, word: ins.Word | None) -> Platform | None:
         """The platform of ``FROM --platform``."""
@@ -230,10 +238,10 @@ class _Planner:
 
     def _source(self, word: ins.Word, text: str, index: int) -> Origin:
         """The stage or context that a ``--from`` names; an image becomes a stage of its own behind the last one."""
-        context = self.contexts.get(text.lower())
-        if isinstance(context, DirectoryContext):
+        if self._is_files(text):
             return ContextSource(text.lower())
-        earlier = None if context else self._names.get(text.lower())
+        image = self._image(text)
+        earlier = None if image else self._names.get(text.lower())
         if earlier is None and text.isdecimal():
             earlier = int(text)
         if earlier is not None:
@@ -243,7 +251,7 @@ class _Planner:
             return StageSource(earlier)
         if text not in self._images:
             number = self._images[text] = len(self.dockerfile.stages) + len(self._images)
-            reference = _image(context) if context else _reference(text, word.span)
+            reference = image or _reference(text, word.span)
             base: Base = ScratchBase() if text == "scratch" else ImageBase(reference, word.span)
             self.planned[number] = StagePlan(number, text, base)
         return StageSource(self._images[text])
@@ -261,10 +269,6 @@ def _named_sources(instruction: ins.Instruction) -> Iterator[tuple[int, ins.Word
             for number, word in enumerate(instruction.mounts):
                 if name := mount_from(word):
                     yield number, word, name
-
-
-def _image(context: ImageContext | LayoutContext) -> Reference | LayoutContext:
-    return context.reference if isinstance(context, ImageContext) else context
 
 
 def _reference(name: str, span: Span) -> Reference:

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from builder.contexts.context import Context, ContextReader
+from builder.contexts.ignore import IgnoreRules
 from builder.contexts.locations import (
     AzureBlob,
     DirectoryContext,
@@ -27,6 +29,9 @@ from builder.contexts.locations import (
     parse_named_context,
 )
 from builder.contexts.remote import GitSource, parse_git
+from builder.errors import Span
+from builder.planning.graph import ContextRead
+from builder.planning.sources import ContextSource, Selection
 from cache.oci.digest import Digest
 from cache.oci.reference import Reference
 from tests.builder.case_files import describe
@@ -294,6 +299,53 @@ def test_a_file_that_changes_during_the_build(tmp_path, directory, web):
     assert builder.must(directory, "--no-push", "--cache").outcomes[1] != "CACHED"
 
 
+def test_a_bound_file_that_changes_during_the_build(tmp_path, directory, web, busybox_layout):
+    url = web.answer("/f", (200, {}, b"x"))
+    web.when_asked = lambda: (directory / "top").write_text("3\n") and None
+    text = f"FROM base\nADD --checksum={Digest.of(b'x')} {url} /f\nRUN --mount=target=/c cat /c/top > /top\n"
+    write_files(directory, {"Dockerfile": text})
+    given = (directory, "--no-push", "--cache", f"--build-context=base=oci-layout://{busybox_layout}:base")
+    builder = Builder(tmp_path / "home")
+    ended = builder.build(*given)
+    assert (ended.status, "top' changed during the build" in ended.output) == (1, True), ended.output
+    assert "Dockerfile:3" in ended.output
+    (directory / "top").write_text("2\n")
+    assert builder.must(*given).outcomes[0] == "CACHED"
+
+
+# Once for each build
+
+
+async def test_what_steps_take_is_read_once(tmp_path):
+    write_files(tmp_path, {"a": "1\n", "b": "1\n"})
+    opened: list[str] = []
+
+    async def open_context(name: str) -> Context:
+        opened.append(name)
+        return Context(tmp_path, IgnoreRules.parse(""))
+
+    def wanted(line: int, path: str) -> ContextRead:
+        return ContextRead(ContextSource(), Selection(patterns=(path,)), False, Span("Dockerfile", line, ""))
+
+    reader = ContextReader(open_context)
+    first = await reader.read([((0, 0, 0), wanted(1, "a")), ((1, 0, 0), wanted(2, "a")), ((1, 1, 0), wanted(3, "b"))])
+    write_files(tmp_path, {"a": "2\n"})
+    sources, contents = await reader.read([((0, 4, 0), wanted(5, "a"))])
+    assert sources[0, 4, 0] is first[0][0, 0, 0] is first[0][1, 0, 0]
+    assert contents[0, 4, 0] == first[1][1, 0, 0] != first[1][1, 1, 0]
+    assert opened == [""]
+
+
+def test_platforms_and_targets_share_what_is_fetched(tmp_path, web):
+    url = web.answer("/f", (200, {}, b"x"))
+    named = web.answer("/c.tar", (200, {}, packed({"file": "f\n"})))
+    text = f"FROM scratch AS a\nADD {url} /\nFROM scratch\nCOPY --from=named file /\nADD {url} /g\n"
+    context = write_files(tmp_path / "context", {"Dockerfile": text})
+    given = ("--no-push", "--platform=linux/amd64,linux/arm64", "--target=a", "--target=1")
+    Builder(tmp_path / "home").must(context, *given, f"--build-context=named={named}")
+    assert sorted(path for path, _ in web.asked) == ["/c.tar", "/f"]
+
+
 # Dockerfiles from elsewhere, and what they leave out
 
 
@@ -352,6 +404,7 @@ def test_named_contexts_of_every_kind(tmp_path, directory, web, repository):
         "tar": url,
         "git": repository + "#v1",
         "layout": f"oci-layout://{tmp_path}/made:v1",
+        "unused": f"{web.url}/unused.tar",
     }
     arguments = [directory, "--no-push", f"--oci-layout-path={tmp_path}/layout", "--cache"]
     arguments += [f"--build-context={name}={place}" for name, place in contexts.items()]
@@ -366,6 +419,13 @@ def test_named_contexts_of_every_kind(tmp_path, directory, web, repository):
         '5 "2\\n"',
     ]
     assert set(builder.must(*arguments).outcomes) == {"CACHED"}
+    assert {path for path, _ in web.asked} == {"/c.tar"}
+
+
+def test_a_named_context_that_cannot_be_fetched_shows_who_wanted_it(tmp_path, directory, web):
+    write_files(directory, {"Dockerfile": "FROM scratch\nCOPY top /\nCOPY --from=tar file /\n"})
+    ended = Builder(tmp_path / "home").build(directory, "--no-push", f"--build-context=tar={web.url}/none.tar")
+    assert (ended.status, "answered 404" in ended.output, "Dockerfile:3" in ended.output) == (1, True, True)
 
 
 def test_layouts_that_lack_the_image(tmp_path, directory):

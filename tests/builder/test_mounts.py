@@ -276,6 +276,7 @@ def test_refused_by_plain_chroot(tmp_path, registry, busybox_layout, line, said)
         ("--ssh=default=/etc/passwd", "not the socket of an agent"),
         ("--build-context=x", "expected NAME=DIRECTORY"),
         ("--build-context=x=/not/there", "expected a directory"),
+        ("--build-context=x=target:base", "target: names a target of a bake file"),
         ("--build-context=x=docker-image://UPPER/../x", "--build-context x"),
     ],
 )
