@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Container, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -25,7 +25,7 @@ from builder.execution.perform import Performer
 from builder.execution.stage_root import RootFactory
 from builder.execution.step_cache import StepCache
 from builder.layer.origins import BuildLayers, RegistryOrigin
-from builder.options import BuildOptions, RegistryOptions
+from builder.options import BuildOptions
 from builder.outputs.conversions import Conversions
 from builder.outputs.deliver import Delivery, Product
 from builder.outputs.exports import step_format
@@ -44,10 +44,8 @@ from cache.disk.filesystem import FilesystemStore
 from cache.entry import CachedStep
 from cache.keys import CacheKey
 from cache.layers import RegistryLayerCache, StoreLayerCache
-from cache.oci.credentials import DockerConfig
 from cache.oci.descriptor import Platform
-from cache.oci.registries import EVERY_HOST, Registries
-from cache.oci.transport import Transport
+from cache.oci.peers import Peers, open_peers
 
 _ABANDONED_S = 3600.0
 """Nobody has written to it for so long: its build was killed."""
@@ -69,7 +67,7 @@ async def run_build(options: BuildOptions, environ: Mapping[str, str], listen: e
             _variant(options, target, platform) for target in options.all_targets for platform in options.platforms
         ]
         plans = [make_plan(dockerfile, variant.request) for variant in variants]
-        peers = await stack.enter_async_context(_open_peers(options.registry, environ))
+        peers = await stack.enter_async_context(open_peers(options.registry, environ))
         layers = BuildLayers(await stack.enter_async_context(_open_store(options, work)))
         stack.push_async_callback(layers.close)
         roots = RootFactory(partial(_probe, options, work, listen), options.state_dir, work, layers)
@@ -131,29 +129,6 @@ def _variant(options: BuildOptions, target: str, platform: Platform) -> _Variant
     return _Variant(platform, request)
 
 
-@dataclass(frozen=True, slots=True)
-class _Peers:
-    """The registries that a build talks to, as it pulls from them and as it pushes to them."""
-
-    pull: Registries
-    push: Registries
-
-
-@asynccontextmanager
-async def _open_peers(options: RegistryOptions, environ: Mapping[str, str]) -> AsyncIterator[_Peers]:
-    credentials = DockerConfig.load(environ, Path(environ.get("HOME") or Path.home()))
-    unverified = EVERY_HOST if options.skip_tls_verify else options.skip_tls_verify_hosts
-    async with Transport(skip_tls_verify=unverified) as transport:
-        yield _Peers(
-            pull=Registries(transport, credentials, _insecure(options, options.insecure_pull), options.mirrors),
-            push=Registries(transport, credentials, _insecure(options, options.insecure_push)),
-        )
-
-
-def _insecure(options: RegistryOptions, everywhere: bool) -> Container[str]:
-    return EVERY_HOST if everywhere else options.insecure_hosts
-
-
 @asynccontextmanager
 async def _open_store(options: BuildOptions, work: Path) -> AsyncIterator[FilesystemStore]:
     """Where layers lie while the build needs them: for good when the local store is the cache."""
@@ -166,7 +141,7 @@ async def _open_store(options: BuildOptions, work: Path) -> AsyncIterator[Filesy
         await store.close()
 
 
-def _step_cache(options: BuildOptions, peers: _Peers, layers: BuildLayers, listen: events.Listener) -> StepCache:
+def _step_cache(options: BuildOptions, peers: Peers, layers: BuildLayers, listen: events.Listener) -> StepCache:
     if not options.cache.enabled:
         return StepCache(None, None, layers, listen)
     repository = options.cache.repository
@@ -191,7 +166,7 @@ class _Build:
     contexts: ContextReader
     remotes: Remotes
     bases: BaseImages
-    peers: _Peers
+    peers: Peers
     layers: BuildLayers
     roots: RootFactory
     cache: StepCache

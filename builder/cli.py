@@ -22,25 +22,24 @@ from builder.options import (
     CacheOptions,
     DockerfilePlace,
     Limits,
-    RegistryOptions,
     StepSecrets,
 )
 from builder.progress import Style, progress_for
+from cache.command_line import Values, count_of, make_command, notes, parse, text_of, texts_of
 from cache.errors import CacheError
 from cache.oci.descriptor import Platform
 from cache.oci.errors import InvalidReference, OCIError
-from cache.oci.mirrors import Mirrors, parse_mirrors
 from cache.oci.reference import Reference
+from cache.registry_flags import registry_options
 from cache.units import parse_bytes
 
 INTERRUPTED = 130
-Values = Mapping[str, object]
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs ``crossdock build``; returns a failed RUN's own status, 2 for wrong usage, 1 for other errors."""
     try:
-        values = _command().main(flags.explicit_booleans(arguments), prog_name="crossdock build", standalone_mode=False)
+        values = parse_arguments(arguments)
         return values if isinstance(values, int) else _build(values)
     except click.ClickException as error:
         error.show()
@@ -50,43 +49,22 @@ def main(arguments: Sequence[str]) -> int:
         return INTERRUPTED
 
 
-def _command() -> click.Command:
-    """The command that the table of flags describes; its result is the parsed values."""
-    options = [_option(flag, hidden=False) for flag in flags.HONOURED]
-    options += [_option(flag, hidden=True) for flag in flags.WITHOUT_MEANING]
+def parse_arguments(arguments: Sequence[str]) -> Values | int:
+    """The values given, or the exit status where the help was asked for. Raises click.ClickException."""
     context = click.Argument(["context_argument"], required=False, metavar="[CONTEXT]")
-    return click.Command(
-        "build",
-        params=[context, *options],
-        callback=lambda **values: values,
-        help="Build the image of a Dockerfile and push it.",
-        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    )
-
-
-def _option(flag: flags.Flag, *, hidden: bool) -> click.Option:
-    return click.Option(
-        [*flag.spellings, flag.field],
-        type=click.BOOL if flag.kind is flags.BOOL else click.STRING,
-        multiple=flag.kind is flags.LIST,
-        metavar="[=true|false]" if flag.kind is flags.BOOL else None,
-        default=None if hidden or not flag.default else flag.default,
-        envvar=flag.env or None,
-        help=flag.help,
-        hidden=hidden,
-    )
+    command = make_command("build", "Build the image of a Dockerfile and push it.", flags.BUILD, context)
+    return parse(command, flags.BUILD, arguments)
 
 
 def _build(values: Values) -> int:
-    style = _style(_text(values, "progress"))
+    style = _style(text_of(values, "progress"))
     from builder.build import run_build  # only a build that starts pays for importing the engine
 
     with contextlib.closing(progress_for(sys.stderr, os.environ.get("TERM", ""), style)) as progress:
         try:
             options = make_options(values, os.environ)
-            for flag in flags.WITHOUT_MEANING:
-                if values[flag.field] is not None:
-                    progress(events.Note(f"note: --{flag.name} changes nothing here: {flag.help}"))
+            for note in notes(values, flags.BUILD):
+                progress(events.Note(note))
             asyncio.run(_until_signalled(run_build(options, os.environ, progress)))
         except (BuildError, CacheError, OCIError, OSError) as error:
             progress(events.Failed(_reason(error)))
@@ -122,58 +100,44 @@ def make_options(values: Values, environ: Mapping[str, str]) -> BuildOptions:
         raise click.UsageError("the standard input can be the context or the Dockerfile, not both")
     return BuildOptions(
         context=context,
-        context_sub_path=_text(values, "context_sub_path"),
+        context_sub_path=text_of(values, "context_sub_path"),
         dockerfile=dockerfile,
-        targets=_texts(values, "target") or ("",),
+        targets=texts_of(values, "target") or ("",),
         check_only=bool(values["check"]),
         dry_run=bool(values["dry_run"]),
         explain=bool(values["explain"]),
-        contexts=cli_sources.named_contexts(_texts(values, "build_context")),
+        contexts=cli_sources.named_contexts(texts_of(values, "build_context")),
         secrets=StepSecrets(
-            values=cli_sources.secrets(_texts(values, "secret"), environ),
-            agents=cli_sources.agents(_texts(values, "ssh"), environ),
+            values=cli_sources.secrets(texts_of(values, "secret"), environ),
+            agents=cli_sources.agents(texts_of(values, "ssh"), environ),
         ),
         build_args=_pairs(values, "build_arg", environ),
         labels=_pairs(values, "label", None),
         platforms=_platforms(values),
         build_platform=_platform(""),
         clamp_mtime_s=_clamp(values, environ),
-        state_dir=Path(_text(values, "state_dir") or _default_state_dir(environ)).absolute(),
-        rung=_rung(_text(values, "isolation")),
+        state_dir=Path(text_of(values, "state_dir") or _default_state_dir(environ)).absolute(),
+        rung=_rung(text_of(values, "isolation")),
         cache=_cache(values),
         output=cli_outputs.output_options(values, _references(values, "destination")),
-        registry=_registry(values),
+        registry=registry_options(values),
         limits=_limits(values),
     )
 
 
-def _text(values: Values, field: str) -> str:
-    value = values[field]
-    return value if isinstance(value, str) else ""
-
-
-def _texts(values: Values, field: str) -> tuple[str, ...]:
-    value = values[field]
-    return tuple(str(item) for item in value) if isinstance(value, tuple) else ()
-
-
-def _path(values: Values, field: str) -> Path | None:
-    return Path(text).absolute() if (text := _text(values, field)) else None
-
-
 def _context(values: Values, environ: Mapping[str, str]) -> MainContext:
-    given, named = _text(values, "context_argument"), _text(values, "context")
+    given, named = text_of(values, "context_argument"), text_of(values, "context")
     if given and named:
         raise click.UsageError("give the context once: as an argument or by --context")
-    return cli_sources.main_context(given or named or ".", _texts(values, "git"), environ)
+    return cli_sources.main_context(given or named or ".", texts_of(values, "git"), environ)
 
 
 def _limits(values: Values) -> Limits:
     return Limits(
         unpacked_bytes=_bytes(values, "max_unpacked_bytes"),
-        files=_count(values, "max_files"),
+        files=count_of(values, "max_files", least=1),
         download_bytes=_bytes(values, "max_download_bytes"),
-        step_s=_step_s(_text(values, "step_timeout")),
+        step_s=_step_s(text_of(values, "step_timeout")),
     )
 
 
@@ -190,24 +154,17 @@ def _step_s(text: str) -> float | None:
 
 
 def _bytes(values: Values, field: str) -> int:
-    text = _text(values, field)
+    text = text_of(values, field)
     try:
         return parse_bytes(text)
     except ValueError as error:
         raise click.UsageError(f"--{field.replace('_', '-')}: {error}") from error
 
 
-def _count(values: Values, field: str) -> int:
-    text = _text(values, field)
-    if not text.isdecimal() or not int(text):
-        raise click.UsageError(f"--{field.replace('_', '-')} {text!r}: expected a number")
-    return int(text)
-
-
 def _pairs(values: Values, field: str, environ: Mapping[str, str] | None) -> dict[str, str]:
     """``NAME=VALUE`` texts; a bare NAME takes its value from ``environ``, and is left out when it has none."""
     pairs: dict[str, str] = {}
-    for text in _texts(values, field):
+    for text in texts_of(values, field):
         name, equals, value = text.partition("=")
         if not name or (not equals and environ is None):
             raise click.UsageError(f"--{field.replace('_', '-')} {text!r}: expected NAME=VALUE")
@@ -219,7 +176,7 @@ def _pairs(values: Values, field: str, environ: Mapping[str, str] | None) -> dic
 
 
 def _platforms(values: Values) -> tuple[Platform, ...]:
-    texts = [name.strip() for text in _texts(values, "custom_platform") for name in text.split(",")]
+    texts = [name.strip() for text in texts_of(values, "custom_platform") for name in text.split(",")]
     return tuple(dict.fromkeys(map(_platform, texts or [""])))
 
 
@@ -252,33 +209,15 @@ def _default_state_dir(environ: Mapping[str, str]) -> Path:
 
 def _references(values: Values, field: str) -> tuple[Reference, ...]:
     try:
-        return tuple(Reference.parse(text) for text in _texts(values, field))
+        return tuple(Reference.parse(text) for text in texts_of(values, field))
     except InvalidReference as error:
         raise click.UsageError(f"--{field.replace('_', '-')}: {error}") from error
 
 
 def _cache(values: Values) -> CacheOptions:
-    repository = _text(values, "cache_repo")
+    repository = text_of(values, "cache_repo")
     try:
         reference = Reference.parse(repository) if repository else None
     except InvalidReference as error:
         raise click.UsageError(f"--cache-repo: {error}") from error
     return CacheOptions(enabled=bool(values["cache"]), repository=reference)
-
-
-def _mirrors(values: Values) -> Mirrors:
-    try:
-        return parse_mirrors(_texts(values, "registry_mirror"), _texts(values, "registry_map"))
-    except ValueError as error:
-        raise click.UsageError(f"--registry-mirror, --registry-map: {error}") from error
-
-
-def _registry(values: Values) -> RegistryOptions:
-    return RegistryOptions(
-        insecure_push=bool(values["insecure"]),
-        insecure_pull=bool(values["insecure_pull"]),
-        insecure_hosts=frozenset(_texts(values, "insecure_registry")),
-        skip_tls_verify=bool(values["skip_tls_verify"] or values["skip_tls_verify_pull"]),
-        skip_tls_verify_hosts=frozenset(_texts(values, "skip_tls_verify_registry")),
-        mirrors=_mirrors(values),
-    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +11,10 @@ from builder.options import OutputOptions, PushOptions
 from builder.outputs.digest_files import is_url
 from builder.outputs.export_syntax import parse_annotation, parse_export, parse_layer_format
 from builder.outputs.exports import Annotation, Export, ImageFormat
+from cache.command_line import Values, count_of, text_of, texts_of
 from cache.oci.errors import OCIError
 from cache.oci.reference import Reference
 
-Values = Mapping[str, object]
 _BUILDS_NOTHING = ("check", "dry_run")
 
 
@@ -23,7 +22,7 @@ def output_options(values: Values, destinations: tuple[Reference, ...]) -> Outpu
     """The outputs that the flags ask for. Raises click.UsageError."""
     push = not values["no_push"]
     common, notes = _format(values), _annotations(values)
-    exports = tuple(_placed(_export(text, common, notes), push=push) for text in _texts(values, "output"))
+    exports = tuple(_placed(_export(text, common, notes), push=push) for text in texts_of(values, "output"))
     exports = (*_named_exports(values, destinations, replace(common, annotations=notes), push=push), *exports)
     if not exports and push and not any(values.get(name) for name in _BUILDS_NOTHING):
         raise click.UsageError("give --destination or --output, or --no-push when the image is to be pushed nowhere")
@@ -32,7 +31,7 @@ def output_options(values: Values, destinations: tuple[Reference, ...]) -> Outpu
         names=destinations,
         push=PushOptions(
             check_permission=not values["skip_push_permission_check"],
-            retries=_count(values, "push_retry"),
+            retries=count_of(values, "push_retry"),
             ignore_immutable=bool(values["push_ignore_immutable_tag_errors"]),
         ),
         digest_file=_place(values, "digest_file"),
@@ -48,9 +47,9 @@ def _named_exports(
     exports = []
     if names:
         exports.append(Export(kind="image", names=names, push=push, format=image_format))
-    if path := _text(values, "tar_path"):
+    if path := text_of(values, "tar_path"):
         exports.append(Export(kind="docker", names=names, path=Path(path).absolute(), format=image_format))
-    if path := _text(values, "oci_layout_path"):
+    if path := text_of(values, "oci_layout_path"):
         exports.append(Export(kind="oci", names=names, path=Path(path).absolute(), packed=False, format=image_format))
     return tuple(exports)
 
@@ -68,11 +67,11 @@ def _placed(export: Export, *, push: bool) -> Export:
 
 
 def _format(values: Values) -> ImageFormat:
-    kind = _text(values, "image_format")
+    kind = text_of(values, "image_format")
     if kind not in ("oci", "docker"):
         raise click.UsageError(f"--image-format {kind}: expected oci or docker")
     try:
-        layers = parse_layer_format(_text(values, "compression"), _text(values, "compression_level"))
+        layers = parse_layer_format(text_of(values, "compression"), text_of(values, "compression_level"))
         return ImageFormat(layers=layers, recompress=bool(values["force_compression"]), docker=kind == "docker")
     except ValueError as error:
         raise click.UsageError(f"--image-format, --compression: {error}") from error
@@ -80,29 +79,12 @@ def _format(values: Values) -> ImageFormat:
 
 def _annotations(values: Values) -> tuple[Annotation, ...]:
     try:
-        return tuple(note for text in _texts(values, "annotation") for note in parse_annotation(text))
+        return tuple(note for text in texts_of(values, "annotation") for note in parse_annotation(text))
     except ValueError as error:
         raise click.UsageError(f"--annotation: {error}") from error
 
 
-def _count(values: Values, field: str) -> int:
-    text = _text(values, field)
-    if not text.isdecimal():
-        raise click.UsageError(f"--{field.replace('_', '-')} {text!r}: expected a number")
-    return int(text)
-
-
 def _place(values: Values, field: str) -> str:
     """A file's absolute path, or a URL as it is."""
-    text = _text(values, field)
+    text = text_of(values, field)
     return text if not text or is_url(text) else str(Path(text).absolute())
-
-
-def _text(values: Values, field: str) -> str:
-    value = values[field]
-    return value if isinstance(value, str) else ""
-
-
-def _texts(values: Values, field: str) -> tuple[str, ...]:
-    value = values[field]
-    return tuple(str(item) for item in value) if isinstance(value, tuple) else ()

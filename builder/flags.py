@@ -1,62 +1,28 @@
-"""The flags of ``crossdock build`` as data: names, kinds and what each does here.
-
-Names and short forms are those of Kaniko's executor, so that an existing pipeline needs no change. A flag that is not
-in the table is an error, and so is a value that cannot be honoured; flags of Kaniko's that tune what this builder does
-not have are accepted with a note.
-"""
+"""The flags of ``crossdock build`` and ``crossdock push`` as data: those of Kaniko's executor, and our own."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import Enum
-
-
-class Kind(Enum):
-    """What follows a flag."""
-
-    BOOL = "bool"
-    TEXT = "text"
-    LIST = "list"
-    """Text; may be given several times."""
-
-
-@dataclass(frozen=True, slots=True)
-class Flag:
-    """One flag. ``env`` is the environment variable that gives its default ("" = none)."""
-
-    name: str
-    kind: Kind
-    help: str
-    short: str = ""
-    also: tuple[str, ...] = ()
-    env: str = ""
-    default: str = ""
-
-    @property
-    def spellings(self) -> tuple[str, ...]:
-        """Every way to write it, with its dashes."""
-        long = tuple(f"--{name}" for name in (self.name, *self.also))
-        return (*long, f"-{self.short}") if self.short else long
-
-    @property
-    def field(self) -> str:
-        """Its name as an identifier."""
-        return self.name.replace("-", "_")
-
+from cache import registry_flags
+from cache.flags import Effect, Flag, Kind, with_effect
 
 BOOL, TEXT, LIST = Kind.BOOL, Kind.TEXT, Kind.LIST
 
-HONOURED = (
+_PUSH = (
+    Flag("push-retry", TEXT, "How often a whole push is tried again; requests are always tried again.", default="0"),
+    Flag("push-ignore-immutable-tag-errors", BOOL, "Warn of a tag that the registry will not move, and go on."),
+    Flag("skip-push-permission-check", BOOL, "Do not check first that the destinations accept a push."),
+)
+
+_KANIKO_S = (
     Flag(
-        "context", TEXT, "The build context: a directory, a git repository, or a tar: see docs/contexts.md.", short="c"
+        "context",
+        TEXT,
+        "The build context: a directory, a git repository, or a tar: see docs/contexts.md.",
+        short="c",
+        unlike="The default is the working directory, which is /workspace in the image.",
     ),
     Flag("context-sub-path", TEXT, "A directory inside the context to use instead of all of it."),
     Flag("git", LIST, "branch=NAME, recurse-submodules=false or insecure-skip-tls=true, for a context in git."),
-    Flag("max-unpacked-bytes", TEXT, "The most that a context or an archive may hold.", default="64GiB"),
-    Flag("max-files", TEXT, "The most files that a context or an archive may hold.", default="2000000"),
-    Flag("max-download-bytes", TEXT, "The most that ADD may fetch from one URL.", default="32GiB"),
-    Flag("step-timeout", TEXT, "The longest that a RUN may take, such as 90s or 1h30m; no limit if not given."),
     Flag(
         "dockerfile",
         TEXT,
@@ -65,19 +31,20 @@ HONOURED = (
         default="Dockerfile",
     ),
     Flag("target", LIST, "A stage to build (name or number), the last one if not given; outputs take the first."),
-    Flag("check", BOOL, "Only check the Dockerfile by BuildKit's rules; status 1 when they find something."),
     Flag(
         "dry-run",
         BOOL,
         "Only print the plan: each step with its key, and whether the cache has it.",
         also=("dryrun",),
-        env="KANIKO_PRINT_PLAN",
+        env=("KANIKO_PRINT_PLAN",),
     ),
-    Flag("explain", BOOL, "Say of each step that the cache does not have in what its key is unlike the last build's."),
-    Flag("build-arg", LIST, "NAME=VALUE for an ARG; NAME alone takes the value from the environment."),
-    Flag("build-context", LIST, "NAME=DIRECTORY, docker-image://IMAGE, oci-layout://PATH, or what --context takes."),
+    Flag(
+        "build-arg",
+        LIST,
+        "NAME=VALUE for an ARG; NAME alone takes the value from the environment.",
+        unlike="A name that the environment has not is left out, as in docker, and not empty.",
+    ),
     Flag("secret", LIST, "id=NAME,src=FILE or id=NAME,env=VARIABLE, for RUN --mount=type=secret."),
-    Flag("ssh", LIST, "default or NAME=SOCKET: an SSH agent, for RUN --mount=type=ssh."),
     Flag("label", LIST, "NAME=VALUE: a label to set on the image."),
     Flag(
         "custom-platform",
@@ -86,7 +53,51 @@ HONOURED = (
         also=("customPlatform", "platform"),
     ),
     Flag("destination", LIST, "Where to push the image.", short="d"),
-    Flag("no-push", BOOL, "Build, and push the image nowhere.", env="KANIKO_NO_PUSH"),
+    Flag("no-push", BOOL, "Build, and push the image nowhere.", env=("KANIKO_NO_PUSH",)),
+    Flag("tar-path", TEXT, "Also write the image as a docker-save archive.", also=("tarPath",)),
+    Flag("oci-layout-path", TEXT, "Also write the image as an OCI layout directory."),
+    Flag(
+        "image-format",
+        TEXT,
+        "Media types of manifest and layers: oci or docker.",
+        default="oci",
+        unlike="The default is oci, and not what the base image has.",
+    ),
+    Flag("compression", TEXT, "How layers are compressed: gzip, zstd or uncompressed.", default="gzip"),
+    Flag("compression-level", TEXT, "1 to 9 for gzip, 1 to 22 for zstd; the usual one if not given."),
+    Flag("annotation", LIST, "KEY=VALUE for the manifest; manifest|index|…[PLATFORM]:KEY=VALUE says where."),
+    Flag("digest-file", TEXT, "Write the image's digest to this file, or by PUT to this URL."),
+    Flag("image-name-with-digest-file", TEXT, "Write NAME@DIGEST there, one line for each destination."),
+    Flag("image-name-tag-with-digest-file", TEXT, "Write NAME:TAG@DIGEST there, one line for each destination."),
+    *_PUSH,
+    Flag("cache", BOOL, "Look steps up in the cache, and save what had to be built."),
+    Flag(
+        "cache-repo",
+        TEXT,
+        "The repository that holds the cache; the local store if not given.",
+        unlike="No repository is made up from the destination's name.",
+    ),
+    Flag(
+        "reproducible",
+        BOOL,
+        "Set all times in the image to 0, so that equal inputs give equal digests.",
+        unlike="The base's layers stay as they are.",
+    ),
+    *registry_flags.FLAGS,
+    Flag("state-dir", TEXT, "The builder's own directory.", also=("kaniko-dir",), env=("CROSSDOCK_STATE",)),
+)
+"""What is done as Kaniko does it."""
+
+_OUR_OWN = with_effect(
+    Effect.OWN,
+    Flag("max-unpacked-bytes", TEXT, "The most that a context or an archive may hold.", default="64GiB"),
+    Flag("max-files", TEXT, "The most files that a context or an archive may hold.", default="2000000"),
+    Flag("max-download-bytes", TEXT, "The most that ADD may fetch from one URL.", default="32GiB"),
+    Flag("step-timeout", TEXT, "The longest that a RUN may take, such as 90s or 1h30m; no limit if not given."),
+    Flag("check", BOOL, "Only check the Dockerfile by BuildKit's rules; status 1 when they find something."),
+    Flag("explain", BOOL, "Say of each step that the cache does not have in what its key is unlike the last build's."),
+    Flag("build-context", LIST, "NAME=DIRECTORY, docker-image://IMAGE, oci-layout://PATH, or what --context takes."),
+    Flag("ssh", LIST, "default or NAME=SOCKET: an SSH agent, for RUN --mount=type=ssh."),
     Flag(
         "output",
         LIST,
@@ -94,51 +105,17 @@ HONOURED = (
         " stage of its own; or a directory for the files, or - for a tar of them.",
         short="o",
     ),
-    Flag("tar-path", TEXT, "Also write the image as a docker-save archive.", also=("tarPath",)),
-    Flag("oci-layout-path", TEXT, "Also write the image as an OCI layout directory."),
-    Flag("image-format", TEXT, "Media types of manifest and layers: oci or docker.", default="oci"),
-    Flag("compression", TEXT, "How layers are compressed: gzip, zstd or uncompressed.", default="gzip"),
-    Flag("compression-level", TEXT, "1 to 9 for gzip, 1 to 22 for zstd; the usual one if not given."),
     Flag("force-compression", BOOL, "Compress the layers of base images so too."),
-    Flag("annotation", LIST, "KEY=VALUE for the manifest; manifest|index|…[PLATFORM]:KEY=VALUE says where."),
-    Flag("digest-file", TEXT, "Write the image's digest to this file, or by PUT to this URL."),
-    Flag("image-name-with-digest-file", TEXT, "Write NAME@DIGEST there, one line for each destination."),
-    Flag("image-name-tag-with-digest-file", TEXT, "Write NAME:TAG@DIGEST there, one line for each destination."),
-    Flag("push-retry", TEXT, "How often a whole push is tried again; requests are always tried again.", default="0"),
-    Flag("push-ignore-immutable-tag-errors", BOOL, "Warn of a tag that the registry will not move, and go on."),
-    Flag("skip-push-permission-check", BOOL, "Do not check before the build that the destinations accept a push."),
-    Flag("cache", BOOL, "Look steps up in the cache, and save what had to be built."),
-    Flag("cache-repo", TEXT, "The repository that holds the cache; the local store if not given."),
-    Flag("reproducible", BOOL, "Set all times in the image to 0, so that equal inputs give equal digests."),
-    Flag("insecure", BOOL, "Push over plain HTTP."),
-    Flag("insecure-pull", BOOL, "Pull over plain HTTP."),
-    Flag("insecure-registry", LIST, "A registry HOST[:PORT] that is reached over plain HTTP."),
-    Flag("skip-tls-verify", BOOL, "Accept any certificate of a registry."),
-    Flag("skip-tls-verify-pull", BOOL, "Accept any certificate of a registry when pulling."),
-    Flag("skip-tls-verify-registry", LIST, "A registry HOST[:PORT] whose certificate is not checked."),
-    Flag(
-        "registry-mirror",
-        LIST,
-        "HOST[:PORT][/PREFIX] that is asked for Docker Hub's images first.",
-        env="KANIKO_REGISTRY_MIRROR",
-    ),
-    Flag(
-        "registry-map",
-        LIST,
-        "HOST=MIRROR[:PORT][/PREFIX][;...] that is asked for the images of HOST first.",
-        env="KANIKO_REGISTRY_MAP",
-    ),
-    Flag("state-dir", TEXT, "The builder's own directory.", also=("kaniko-dir",), env="CROSSDOCK_STATE"),
     Flag("isolation", TEXT, "How RUN is isolated: auto, overlay, namespaces or chroot.", default="auto"),
     Flag("progress", TEXT, "How progress is shown: auto, plain, or json (one object a line).", default="auto"),
 )
-"""What this builder does as it is told."""
 
-WITHOUT_MEANING = (
+_IGNORED = with_effect(
+    Effect.IGNORED,
     Flag("cache-copy-layers", BOOL, "COPY and ADD are always cached."),
     Flag("cache-dir", TEXT, "Base images are cached by the proxy."),
     Flag("cache-ttl", TEXT, "Entries live as long as the registry or the store keeps them."),
-    Flag("cleanup", BOOL, "The build root is always removed.", env="KANIKO_CLEANUP"),
+    Flag("cleanup", BOOL, "The build root is always removed.", env=("KANIKO_CLEANUP",)),
     Flag("compressed-caching", BOOL, "Layers never stay in memory."),
     Flag("force", BOOL, "The builder runs anywhere: it never touches the root it runs in."),
     Flag("force-build-metadata", BOOL, "Metadata is always computed."),
@@ -147,22 +124,22 @@ WITHOUT_MEANING = (
     Flag("image-fs-extract-retry", TEXT, "Downloads are always retried."),
     Flag("log-format", TEXT, "See --progress."),
     Flag("log-timestamp", BOOL, "See --progress."),
-    Flag("preserve-context", BOOL, "The context is never changed.", env="KANIKO_PRESERVE_CONTEXT"),
+    Flag("preserve-context", BOOL, "The context is never changed.", env=("KANIKO_PRESERVE_CONTEXT",)),
     Flag("skip-unused-stages", BOOL, "Unused stages are never built."),
     Flag("snapshot-mode", TEXT, "Changes are found without reading unchanged files.", also=("snapshotMode",)),
     Flag("use-new-run", BOOL, "Changes are found without reading unchanged files."),
     Flag("verbosity", TEXT, "See --progress.", short="v"),
     Flag("whitelist-var-run", BOOL, "The build root is private."),
 )
-"""Flags of Kaniko's that are accepted and change nothing; ``help`` says why."""
 
-ALL = HONOURED + WITHOUT_MEANING
+BUILD = (*_KANIKO_S, *_OUR_OWN, *_IGNORED)
+"""All that ``crossdock build`` takes."""
 
-
-def explicit_booleans(arguments: Sequence[str]) -> list[str]:
-    """``--cache`` → ``--cache=true`` for all boolean flags.
-
-    Kaniko's flags take ``--cache`` and ``--cache=false``, but never ``--cache false``.
-    """
-    names = {spelling for flag in ALL if flag.kind is BOOL for spelling in flag.spellings}
-    return [f"{argument}=true" if argument in names else argument for argument in arguments]
+PUSH = (
+    Flag("destination", LIST, "Where to push the image.", short="d"),
+    Flag("digest-file", TEXT, "Write the image's digest to this file, or by PUT to this URL.", effect=Effect.OWN),
+    Flag("image-name-with-digest-file", TEXT, "Write NAME@DIGEST lines there.", effect=Effect.OWN),
+    *_PUSH,
+    *registry_flags.FLAGS,
+)
+"""All that ``crossdock push`` takes."""

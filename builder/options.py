@@ -11,8 +11,8 @@ from builder.contexts.locations import MainContext, NamedContext
 from builder.contexts.remote import shown
 from builder.outputs.exports import Export
 from cache.oci.descriptor import Platform
-from cache.oci.mirrors import Mirrors
 from cache.oci.reference import Reference
+from cache.oci.registry_options import RegistryOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,18 +84,6 @@ class OutputOptions:
         return tuple(name for export in self.exports if export.push for name in export.names)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RegistryOptions:
-    """How registries are reached. Hosts are ``name[:port]``; ``mirrors`` are asked first."""
-
-    insecure_push: bool = False
-    insecure_pull: bool = False
-    insecure_hosts: frozenset[str] = frozenset()
-    skip_tls_verify: bool = False
-    skip_tls_verify_hosts: frozenset[str] = frozenset()
-    mirrors: Mirrors = field(default_factory=dict)
-
-
 @dataclass(frozen=True, slots=True)
 class SecretFile:
     """A secret in a file, read when a step asks for it."""
@@ -153,7 +141,7 @@ class BuildOptions:
     rung: str = ""
     cache: CacheOptions = CacheOptions()
     output: OutputOptions = OutputOptions()
-    registry: RegistryOptions = RegistryOptions()
+    registry: RegistryOptions = field(default_factory=RegistryOptions)
     limits: Limits = DEFAULT_LIMITS
 
     @property

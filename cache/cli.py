@@ -8,34 +8,37 @@ import platform as machine
 import sys
 from collections.abc import AsyncIterator, Container, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
+from cache.command_line import Values, make_command, notes, parse, texts_of
 from cache.dockerfile_images import images_of
 from cache.errors import CacheError
-from cache.oci.credentials import DockerConfig
 from cache.oci.descriptor import Platform
 from cache.oci.errors import InvalidReference, OCIError
-from cache.oci.mirrors import Mirrors, parse_mirrors
+from cache.oci.peers import open_peers
 from cache.oci.reference import Reference
-from cache.oci.registries import EVERY_HOST, ProxyRegistries, Registries, base_url
-from cache.oci.transport import Transport
+from cache.oci.registries import EVERY_HOST, ProxyRegistries, base_url
 from cache.priority import PRIORITY_HEADER, WARM_PRIORITY
+from cache.registry_flags import registry_options
 from cache.store import Store
 from cache.stores import open_store
 from cache.warm import ProxyTarget, StoreTarget, Target, Warmed, warm
+from cache.warm_flags import FLAGS
 
 INTERRUPTED = 130
 
 
-Values = Mapping[str, object]
+SUMMARY = "Fetch images into a proxy or a store before they are needed."
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs ``crossdock warm``; returns 0 when every image was warmed, 1 when one was not, 2 for wrong usage."""
+    images = click.Argument(["images"], nargs=-1, metavar="[IMAGE]...")
     try:
-        values = _COMMAND.main(list(arguments), prog_name="crossdock warm", standalone_mode=False)
+        values = parse(make_command("warm", SUMMARY, FLAGS, images), FLAGS, arguments)
         return values if isinstance(values, int) else asyncio.run(_warm_all(values, os.environ))
     except click.ClickException as error:
         error.show()
@@ -48,35 +51,10 @@ def main(arguments: Sequence[str]) -> int:
         return INTERRUPTED
 
 
-_COMMAND = click.Command(
-    "warm",
-    callback=lambda **values: values,
-    help="Fetch images into a proxy or a store before they are needed.",
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    params=[
-        click.Argument(["images"], nargs=-1, metavar="[IMAGE]..."),
-        click.Option(["-i", "--image"], multiple=True, help="An image, as with IMAGE."),
-        click.Option(["-d", "--dockerfile"], multiple=True, help="A Dockerfile whose base images are fetched."),
-        click.Option(["--build-arg"], multiple=True, help="NAME=VALUE for the ARGs before the first FROM."),
-        click.Option(["--proxy"], help="HOST[:PORT] of the proxy to warm, or its URL."),
-        click.Option(["--store"], help="URL of the store to warm: file:///PATH or s3://BUCKET/PREFIX."),
-        click.Option(
-            ["--platform", "--customPlatform"], multiple=True, help="OS/ARCHITECTURE[/VARIANT]; this machine's if none."
-        ),
-        click.Option(["--insecure"], is_flag=True, help="Reach every registry over plain HTTP."),
-        click.Option(["--skip-tls-verify"], is_flag=True, help="Accept any certificate."),
-        click.Option(
-            ["--skip-tls-verify-registry"], multiple=True, help="A registry whose certificate is not checked."
-        ),
-        click.Option(["--insecure-registry"], multiple=True, help="A registry or proxy reached over plain HTTP."),
-        click.Option(["--registry-mirror"], multiple=True, help="HOST[/PREFIX] to ask for Docker Hub's images first."),
-        click.Option(["--registry-map"], multiple=True, help="HOST=MIRROR[/PREFIX] to ask for HOST's images first."),
-    ],
-)
-
-
 async def _warm_all(values: Values, environ: Mapping[str, str]) -> int:
     """Tries every image, says what each cost, and returns the exit status."""
+    for note in notes(values, FLAGS):
+        print(note, file=sys.stderr)
     references = _references(values, environ)
     platforms = _platforms(values)
     failed = 0
@@ -102,28 +80,21 @@ async def _open_target(values: Values, environ: Mapping[str, str]) -> AsyncItera
     proxy, url = values["proxy"], values["store"]
     if bool(proxy) == bool(url):
         raise click.UsageError("say what to warm: either --proxy or --store")
-    credentials = DockerConfig.load(environ, Path(environ.get("HOME") or Path.home()))
-    insecure = _hosts(values, "insecure", "insecure_registry")
-    skip_tls_verify = _hosts(values, "skip_tls_verify", "skip_tls_verify_registry")
+    options = registry_options(values)
+    options = replace(options, insecure_pull=options.insecure_pull or options.insecure_push)
     headers = {PRIORITY_HEADER: WARM_PRIORITY} if proxy else {}
-    async with Transport(skip_tls_verify=skip_tls_verify, headers=headers) as transport:
+    async with open_peers(options, environ, headers) as peers:
         if proxy:
-            yield ProxyTarget(ProxyRegistries(transport, credentials, _proxy_url(str(proxy), insecure)))
+            insecure = EVERY_HOST if options.insecure_pull else options.insecure_hosts
+            address = _proxy_url(str(proxy), insecure, options.tls_hosts)
+            yield ProxyTarget(ProxyRegistries(peers.transport, peers.credentials, address))
             return
-        mirrors = _mirrors(values)
         store = _open_store(str(url), environ)
         try:
             await store.check()
-            yield StoreTarget(store, Registries(transport, credentials, insecure, mirrors))
+            yield StoreTarget(store, peers.pull)
         finally:
             await store.close()
-
-
-def _mirrors(values: Values) -> Mirrors:
-    try:
-        return parse_mirrors(_texts(values, "registry_mirror"), _texts(values, "registry_map"))
-    except ValueError as error:
-        raise click.UsageError(f"--registry-mirror, --registry-map: {error}") from error
 
 
 def _open_store(url: str, environ: Mapping[str, str]) -> Store:
@@ -133,17 +104,13 @@ def _open_store(url: str, environ: Mapping[str, str]) -> Store:
         raise click.UsageError(f"--store: {error}") from error
 
 
-def _proxy_url(text: str, insecure: Container[str]) -> str:
-    url = text.rstrip("/") if "://" in text else base_url(text, insecure)
+def _proxy_url(text: str, insecure: Container[str], tls: Container[str]) -> str:
+    url = text.rstrip("/") if "://" in text else base_url(text, insecure, tls)
     if not url.startswith(("http://", "https://")) or "@" in url or url.count("/") != 2:
         raise click.UsageError(
             "--proxy: expected HOST:PORT or http://HOST:PORT, without credentials and without a path"
         )
     return url
-
-
-def _hosts(values: Values, everyone: str, some: str) -> Container[str]:
-    return EVERY_HOST if values[everyone] else frozenset(_texts(values, some))
 
 
 def _build_arg(text: str, environ: Mapping[str, str]) -> tuple[str, str]:
@@ -153,17 +120,12 @@ def _build_arg(text: str, environ: Mapping[str, str]) -> tuple[str, str]:
     return name, value if equals else environ[name]
 
 
-def _texts(values: Values, field: str) -> tuple[str, ...]:
-    value = values[field]
-    return tuple(str(item) for item in value) if isinstance(value, tuple) else ()
-
-
 def _references(values: Values, environ: Mapping[str, str]) -> list[Reference]:
     """The images named and those of the Dockerfiles, each once. Raises click.UsageError."""
-    names = [*_texts(values, "images"), *_texts(values, "image")]
-    build_args = dict(_build_arg(text, environ) for text in _texts(values, "build_arg"))
+    names = [*texts_of(values, "images"), *texts_of(values, "image")]
+    build_args = dict(_build_arg(text, environ) for text in texts_of(values, "build_arg"))
     try:
-        for path in _texts(values, "dockerfile"):
+        for path in texts_of(values, "dockerfile"):
             names += images_of(Path(path).read_text("utf-8"), build_args)
         references = [Reference.parse(name) for name in dict.fromkeys(names)]
     except InvalidReference as error:
@@ -179,6 +141,6 @@ def _references(values: Values, environ: Mapping[str, str]) -> list[Reference]:
 
 def _platforms(values: Values) -> tuple[Platform, ...]:
     try:
-        return tuple(map(Platform.parse, _texts(values, "platform") or (f"linux/{machine.machine()}",)))
+        return tuple(map(Platform.parse, texts_of(values, "platform") or (f"linux/{machine.machine()}",)))
     except ValueError as error:
         raise click.UsageError(f"--platform: {error}") from error

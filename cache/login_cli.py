@@ -16,6 +16,7 @@ from cache.oci.credentials import Credential
 from cache.oci.errors import Denied, OCIError
 from cache.oci.reference import DOCKER_HUB, canonical_host
 from cache.oci.registries import EVERY_HOST, base_url
+from cache.oci.tls import HostTls
 from cache.oci.transport import Transport
 
 INTERRUPTED = 130
@@ -72,7 +73,7 @@ def _log_in(values: Values) -> int:
 
 async def _verify(host: str, credential: Credential, *, insecure: bool, any_tls: bool) -> None:
     """Shows the credentials to the registry. Raises OCIError."""
-    async with Transport(skip_tls_verify=EVERY_HOST if any_tls else frozenset()) as transport:
+    async with Transport(tls=HostTls(EVERY_HOST if any_tls else frozenset())) as transport:
         url = base_url(host, EVERY_HOST if insecure else frozenset())
         try:
             await RegistryClient(transport, url, credential, name=host).ping()

@@ -95,11 +95,17 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> Non
 
 @contextmanager
 def start_registry(
-    tmp: Path, htpasswd: bool = False, *, auth: dict[str, Any] | None = None, extra: dict[str, Any] | None = None
+    tmp: Path,
+    htpasswd: bool = False,
+    *,
+    auth: dict[str, Any] | None = None,
+    tls: dict[str, Any] | None = None,
+    extra: dict[str, Any] | None = None,
 ) -> Iterator[Registry]:
     """A docker-registry with its storage under ``tmp``.
 
-    ``auth`` and ``extra`` are parts of its configuration (``auth`` section; top-level sections to add).
+    ``auth``, ``tls`` and ``extra`` are parts of its configuration (its section of the first name, the one in ``http``
+    of the second; top-level sections to add).
     """
     if shutil.which(PROGRAM) is None:
         pytest.fail(f"{PROGRAM} is not installed (Debian package docker-registry)")
@@ -109,24 +115,25 @@ def start_registry(
     if htpasswd:
         auth = _htpasswd(tmp, username, password)
     config = tmp / "config.yml"
-    config.write_text(yaml.safe_dump(_config(tmp, port, auth) | (extra or {})))
+    config.write_text(yaml.safe_dump(_config(tmp, port, auth, tls) | (extra or {})))
     log = tmp / "access.log"
     with log.open("wb") as out, (tmp / "errors.log").open("wb") as err:
         process = subprocess.Popen([PROGRAM, "serve", str(config)], stdin=subprocess.DEVNULL, stdout=out, stderr=err)
         try:
             wait_for_port(port, process, tmp / "errors.log")
-            yield Registry(f"http://127.0.0.1:{port}", f"127.0.0.1:{port}", log, username, password, process.pid)
+            scheme = "https" if tls else "http"
+            yield Registry(f"{scheme}://127.0.0.1:{port}", f"127.0.0.1:{port}", log, username, password, process.pid)
         finally:
             process.kill()
             process.wait()
 
 
-def _config(tmp: Path, port: int, auth: dict[str, Any] | None) -> dict[str, Any]:
+def _config(tmp: Path, port: int, auth: dict[str, Any] | None, tls: dict[str, Any] | None) -> dict[str, Any]:
     base: dict[str, Any] = {
         "version": 0.1,
         "log": {"level": "error"},
         "storage": {"filesystem": {"rootdirectory": str(tmp / "data")}, "delete": {"enabled": True}},
-        "http": {"addr": f"127.0.0.1:{port}", "secret": "only-for-tests"},
+        "http": {"addr": f"127.0.0.1:{port}", "secret": "only-for-tests"} | ({"tls": tls} if tls else {}),
     }
     return base | ({"auth": auth} if auth else {})
 

@@ -23,21 +23,22 @@ MAX_FUNCTION_LINES = 60
 
 LEVELS = {
     0: """
-        builder: errors events flags options
+        builder: errors events options
         builder.contexts: locations remote
         builder.dockerfile: instructions
         builder.layer: changes
         builder.outputs: exports
         builder.sandbox: records run_mounts
-        cache: errors priority store
+        cache: errors flags priority store
         cache.oci: codec config descriptor digest errors gate layer manifest media_types mirrors observer profile
-            reference
+            reference registry_options
         cache.s3: location
         proxy: errors
         proxy.auth: rights
         proxy.requests: outcome
     """,
     1: """
+        builder: flags
         builder.contexts: cloud_storage ignore members
         builder.dockerfile: config_syntax directives durations expansion glob heredocs lines mounts parser statement
             words work_syntax
@@ -46,7 +47,8 @@ LEVELS = {
         builder.outputs: export_syntax image
         builder.planning: dry_run evaluate evaluate_work explain graph history keys lint metadata plan sources
             stage_scope steps
-        cache: dockerfile_images entry keys paths ranges record_format record_names singleflight together units verify
+        cache: command_line dockerfile_images entry keys paths ranges record_format record_names registry_flags
+            singleflight together units verify warm_flags
         cache.disk: eviction
         cache.oci: challenge networks reach redirect referrers replies retry sending
         cache.s3: answers capabilities part_sizes patience
@@ -68,8 +70,8 @@ LEVELS = {
         builder.sandbox: agent_socket cache_mounts foreign isolation mount_preparation mounts program root stubs
         cache: memory record_memory
         cache.disk: blob_files durable filesystem growing quarantine_files record_files tier
-        cache.oci: auth client connections credential_file credentials discovery download registries session transport
-            uploads
+        cache.oci: auth client connections credential_file credentials discovery download peers registries session tls
+            transport uploads
         cache.s3: bucket part_intake probe quarantine reading records session store sweep wire writing
         cache.upkeep: pace
         proxy: certificate check

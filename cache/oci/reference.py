@@ -13,7 +13,9 @@ from cache.oci.digest import Digest
 from cache.oci.errors import InvalidDigest, InvalidReference
 
 DOCKER_HUB = "docker.io"
-HUB_ALIASES = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"})
+HUB_HOST = "registry-1.docker.io"
+"""Where Docker Hub's API is."""
+HUB_ALIASES = frozenset({"docker.io", "index.docker.io", HUB_HOST, "registry.hub.docker.com"})
 DEFAULT_TAG = "latest"
 MAX_NAME_LENGTH = 255
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container
 
 from cache.oci.auth import TokenCache
 from cache.oci.client import ManifestReply, RegistryClient
 from cache.oci.credentials import ANONYMOUS, Credential, DockerConfig
 from cache.oci.errors import OCIError
 from cache.oci.redirect import is_loopback, parse_url
-from cache.oci.reference import DOCKER_HUB, Reference, canonical_host
+from cache.oci.reference import DOCKER_HUB, HUB_HOST, Reference, canonical_host
+from cache.oci.registry_options import RegistryOptions
 from cache.oci.retry import Backoff
 from cache.oci.transport import Transport
 
-HUB_URL = "https://registry-1.docker.io"
+HUB_URL = f"https://{HUB_HOST}"
 MIRROR_BACKOFF = Backoff(tries=2, first_s=0.2, limit_s=2.0)
 """Short: behind a mirror stands the registry itself."""
 
@@ -26,26 +27,27 @@ class _EveryHost:
 
 
 EVERY_HOST: Container[str] = _EveryHost()
+USUAL_OPTIONS = RegistryOptions()
 
 
 class Registries:
     """The clients of all registries that one command talks to: one per registry and credential.
 
-    ``insecure`` holds the hosts (``name[:port]``) that are reached by plain HTTP; loopback hosts always are.
-    ``mirrors`` lists, by the host that they stand in for, ``HOST[:PORT][/PREFIX]`` to ask first.
+    ``insecure`` holds the hosts (``name[:port]``) that are reached by plain HTTP; loopback hosts are, too, unless the
+    options say something of their TLS.
     """
 
     def __init__(
         self,
         transport: Transport,
         credentials: DockerConfig,
+        options: RegistryOptions = USUAL_OPTIONS,
         insecure: Container[str] = frozenset(),
-        mirrors: Mapping[str, tuple[str, ...]] | None = None,
     ) -> None:
         self._transport = transport
         self._credentials = credentials
+        self._options = options
         self._insecure = insecure
-        self._mirrors = mirrors or {}
         self._tokens = TokenCache()
         self._clients: dict[tuple[str, Credential, bool], RegistryClient] = {}
 
@@ -61,29 +63,33 @@ class Registries:
         key = (host, credential, mirror)
         if key not in self._clients:
             backoff = MIRROR_BACKOFF if mirror else None
-            url = base_url(host, self._insecure)
+            url = base_url(host, self._insecure, self._options.tls_hosts)
             self._clients[key] = RegistryClient(
                 self._transport, url, credential, self._tokens, name=host, backoff=backoff
             )
         return self._clients[key]
 
     def candidates(self, reference: Reference) -> list[tuple[RegistryClient, str]]:
-        """Where to ask for the image, in order, with the repository's name there: mirrors, then the registry itself."""
+        """Where to ask for the image, in order, with the repository's name there: mirrors, then the registry itself.
+
+        The latter is left out where the mirrors alone are to be asked.
+        """
         found = []
-        for mirror in self._mirrors.get(reference.host, ()):
+        for mirror in self._options.mirrors.get(reference.host, ()):
             host, _, prefix = mirror.removesuffix("/").partition("/")
             repository = f"{prefix}/{reference.repository}" if prefix else reference.repository
             found.append((self._client(canonical_host(host), repository, mirror=True), repository))
-        found.append((self.client(reference.host, reference.repository), reference.repository))
+        if self._options.fallback or not found:
+            found.append((self.client(reference.host, reference.repository), reference.repository))
         return found
 
     async def resolve_manifest(self, reference: Reference) -> tuple[RegistryClient, str, ManifestReply]:
         """The image's manifest or index, with the client and repository that have it.
 
-        A mirror that fails or has it not is passed over. Raises what the registry itself gives (OCIError), with a note
-        for each mirror.
+        A mirror that fails or has it not is passed over. Raises what the last one gives (OCIError), with a note for
+        each mirror before it.
         """
-        *mirrors, (origin, repository) = self.candidates(reference)
+        *mirrors, (last, repository) = self.candidates(reference)
         passed_over: list[str] = []
         for client, name in mirrors:
             try:
@@ -91,7 +97,7 @@ class Registries:
             except OCIError as error:
                 passed_over.append(f"mirror {client.name}: {error}")
         try:
-            return origin, repository, await origin.get_manifest(repository, reference.identifier)
+            return last, repository, await last.get_manifest(repository, reference.identifier)
         except OCIError as error:
             for note in passed_over:
                 error.add_note(note)
@@ -126,12 +132,14 @@ class ProxyRegistries:
         )
 
 
-def base_url(host: str, insecure: Container[str]) -> str:
+def base_url(host: str, insecure: Container[str], tls: Container[str] = frozenset()) -> str:
     """Where a registry's API is. As with every client, plain HTTP only for insecure hosts and this machine's own.
 
-    Docker Hub is never one of them: who calls every registry insecure means their own.
+    Docker Hub is never one of them: who calls every registry insecure means their own. Of this machine's own those
+    are not that ``tls`` holds.
     """
     if host == DOCKER_HUB:
         return HUB_URL
     name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
-    return f"{'http' if host in insecure or is_loopback(name) else 'https'}://{host}"
+    plain = host in insecure or (is_loopback(name) and host not in tls and name not in tls)
+    return f"{'http' if plain else 'https'}://{host}"

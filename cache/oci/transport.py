@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Container, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from io import BytesIO
@@ -22,6 +22,7 @@ from cache.oci.networks import Network, network_of
 from cache.oci.reach import Reach
 from cache.oci.redirect import RefusedRedirect, Target, follow, parse_url
 from cache.oci.replies import error_of
+from cache.oci.tls import HostTls
 
 MAX_REDIRECTS = 5
 MAX_PEERS = 1024
@@ -37,22 +38,22 @@ Body = bytes | AsyncIterator[bytes] | None
 class Transport:
     """Requests to any registry. An async context manager; usable only inside it.
 
-    ``skip_tls_verify`` holds the hosts (``name`` or ``name:port``) whose certificates are not checked. Time-outs are
-    for connecting, for the first byte of the reply to GET and HEAD (None = as for the rest), and for silence while
-    a reply is read. ``resolver`` gives names' addresses (None = the system's); ``headers`` go with every request.
+    ``tls`` says which certificates hosts must show (None = such as the usual authorities have signed). Time-outs are
+    for connecting, for the first byte of the reply to GET and HEAD (None = as for the rest), and for silence while a
+    reply is read. ``resolver`` gives names' addresses (None = the system's); ``headers`` go with every request.
     """
 
     def __init__(
         self,
         *,
-        skip_tls_verify: Container[str] = frozenset(),
+        tls: HostTls | None = None,
         connect_timeout_s: float = 30.0,
         reply_timeout_s: float | None = None,
         read_timeout_s: float = 120.0,
         resolver: AbstractResolver | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        self._skip_tls_verify = skip_tls_verify
+        self._tls = tls or HostTls()
         self._reply_timeout_s = reply_timeout_s
         self._reading = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s, sock_read=read_timeout_s)
         write_timeout_s = max(read_timeout_s, WRITE_TIMEOUT_S)
@@ -159,8 +160,6 @@ class Transport:
     async def _once(
         self, method: str, target: Target, body: bytes | _Upload | None, session: aiohttp.ClientSession
     ) -> Reply:
-        hosts = (target.url.host or "", target.url.authority)
-        verify = not any(host in self._skip_tls_verify for host in hosts)
         reads = method in ("GET", "HEAD")
         async with asyncio.timeout(self._reply_timeout_s if reads else None):
             reply = await session.request(
@@ -169,7 +168,7 @@ class Transport:
                 headers={**self._headers, **target.headers},
                 data=_payload(body),
                 allow_redirects=False,
-                ssl=verify,
+                ssl=self._tls.of(target.url),
                 timeout=self._reading if reads else self._writing,
             )
         assert isinstance(reply, Reply)

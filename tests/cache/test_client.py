@@ -18,6 +18,7 @@ from cache.oci.errors import InvalidManifest, InvalidReply, NotFound, RateLimite
 from cache.oci.manifest import make_manifest, parse_manifest
 from cache.oci.profile import Profile
 from cache.oci.retry import Backoff
+from cache.oci.tls import HostTls
 from cache.oci.transport import Transport
 from cache.oci.uploads import bytes_source
 from tests.fakes.registry import fake_registry, self_signed, send_part
@@ -401,7 +402,7 @@ async def test_no_step_from_https_to_http(tmp_path):
         return web.Response(status=307, headers={"Location": "http://127.0.0.1:1/x"})
 
     async with (
-        Transport(skip_tls_verify={"127.0.0.1"}) as transport,
+        Transport(tls=HostTls({"127.0.0.1"})) as transport,
         fake_registry(handle, self_signed(tmp_path)) as fake,
     ):
         with pytest.raises(RegistryError, match="from https to http"):
@@ -416,7 +417,7 @@ async def test_a_certificate_that_nobody_signed(transport, tmp_path):
     async with fake_registry(handle, self_signed(tmp_path)) as fake:
         with pytest.raises(Unreachable, match="certificate cannot be trusted"):
             await to_fake(transport, fake).ping()
-        async with Transport(skip_tls_verify={fake.url.removeprefix("https://")}) as trusting:
+        async with Transport(tls=HostTls({fake.url.removeprefix("https://")})) as trusting:
             await to_fake(trusting, fake).ping()
 
 

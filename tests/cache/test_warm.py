@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from cache.oci.credentials import Credential, DockerConfig
 from cache.oci.errors import NotFound, Unreachable
 from cache.oci.reference import Reference
 from cache.oci.registries import Registries, base_url
+from cache.oci.registry_options import RegistryOptions
 from cache.oci.transport import Transport
 from tests.fakes.faulty import scripted_upstream
 from tests.peers import free_port
@@ -109,7 +111,7 @@ def test_where_a_registry_is(host, expected):
 
 
 def registries(transport, mirrors):
-    return Registries(transport, DockerConfig(), mirrors={"127.0.0.1:1": tuple(mirrors)})
+    return Registries(transport, DockerConfig(), RegistryOptions(mirrors={"127.0.0.1:1": tuple(mirrors)}))
 
 
 async def test_mirrors_come_first_and_are_passed_over_when_they_fail(registry):
@@ -125,12 +127,26 @@ async def test_mirrors_come_first_and_are_passed_over_when_they_fail(registry):
 
 async def test_the_registry_itself_has_the_last_word(registry):
     async with Transport() as transport:
-        missing = Registries(transport, DockerConfig(), mirrors={registry.host: (f"127.0.0.1:{free_port()}",)})
+        missing = Registries(
+            transport, DockerConfig(), RegistryOptions(mirrors={registry.host: (f"127.0.0.1:{free_port()}",)})
+        )
         with pytest.raises(NotFound) as caught:
             await missing.resolve_manifest(Reference(registry.host, "team/app", "1"))
         assert "mirror 127.0.0.1" in caught.value.__notes__[0]
         with pytest.raises(Unreachable):
             await registries(transport, [])._client("127.0.0.1:1", "", mirror=True).ping()
+
+
+async def test_a_registry_that_has_mirrors_may_be_left_alone(registry):
+    mirror = f"127.0.0.1:{free_port()}"
+    options = RegistryOptions(mirrors={registry.host: (mirror,)}, fallback=False)
+    async with client_of(registry.url) as client, Transport() as transport:
+        await push(client, "team/app", "1", make_image())
+        found = Registries(transport, DockerConfig(), options)
+        with pytest.raises(Unreachable, match=mirror):
+            await found.resolve_manifest(Reference(registry.host, "team/app", "1"))
+        found = Registries(transport, DockerConfig(), replace(options, mirrors={"other.test": (mirror,)}))
+        await found.resolve_manifest(Reference(registry.host, "team/app", "1"))
 
 
 async def test_one_client_per_registry_and_credential():

@@ -1,0 +1,29 @@
+"""The flags of ``crossdock warm`` as data: those of Kaniko's warmer, and our own."""
+
+from __future__ import annotations
+
+from cache import registry_flags
+from cache.flags import Effect, Flag, Kind, with_effect
+
+BOOL, TEXT, LIST = Kind.BOOL, Kind.TEXT, Kind.LIST
+
+_OUR_OWN = {"insecure", "skip-tls-verify"}
+
+FLAGS = (
+    Flag("image", LIST, "An image, as with IMAGE.", short="i"),
+    Flag("dockerfile", LIST, "A Dockerfile whose base images are fetched.", short="d"),
+    Flag("build-arg", LIST, "NAME=VALUE for the ARGs before the first FROM."),
+    Flag(
+        "platform",
+        LIST,
+        "OS/ARCHITECTURE[/VARIANT]; this machine's if none.",
+        also=("customPlatform", "custom-platform"),
+    ),
+    *with_effect(
+        Effect.OWN,
+        Flag("proxy", TEXT, "HOST[:PORT] of the proxy to warm, or its URL."),
+        Flag("store", TEXT, "URL of the store to warm: file:///PATH or s3://BUCKET/PREFIX."),
+    ),
+    *(flag for flag in registry_flags.FLAGS if flag.name not in _OUR_OWN),
+    *with_effect(Effect.OWN, *(flag for flag in registry_flags.FLAGS if flag.name in _OUR_OWN)),
+)

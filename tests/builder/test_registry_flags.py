@@ -1,0 +1,74 @@
+"""How registries are reached, by the flags of every command that talks to one."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from builder import push_cli
+from tests.integration.building import Builder, write_files
+from tests.peers import Registry, start_registry
+from tests.s3_servers import make_certificate
+
+
+@pytest.fixture
+def mutual(tmp_path: Path) -> Iterator[Registry]:
+    """A registry with a certificate of no known authority, which wants to be shown one of the same."""
+    make_certificate(tmp_path)
+    certificate, key = str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
+    tls = {"certificate": certificate, "key": key, "clientcas": [certificate]}
+    with start_registry(tmp_path / "registry", tls=tls) as started:
+        yield started
+
+
+def test_certificates_of_a_registry_and_for_it(tmp_path, mutual, busybox_layout, capsys):
+    image, files = f"{mutual.host}/app:1", f"{tmp_path}/cert.pem,{tmp_path}/key.pem"
+    authority, client = f"--registry-certificate={mutual.host}={tmp_path}/cert.pem", f"{mutual.host}={files}"
+
+    def push(*flags: str) -> int:
+        return push_cli.main([str(busybox_layout), f"--destination={image}", *flags])
+
+    assert push(f"--registry-client-cert={client}") == 1
+    assert "its TLS certificate cannot be trusted" in capsys.readouterr().err
+    assert push(authority) == 1
+    assert push(authority, f"--registry-client-cert={client}") == 0
+    assert push(f"--skip-tls-verify-registry={mutual.host}", f"--registry-client-cert={client}") == 0
+    context = write_files(tmp_path / "context", {"Dockerfile": f"FROM {image}\nCOPY Dockerfile /\n"})
+    given = (context, f"-d={mutual.host}/built:1", authority, f"--registry-client-cert={client}")
+    Builder(tmp_path / "home").must(*given)
+    shown = ("--cert-dir", str(_certificates_for_skopeo(tmp_path)))
+    command = ["skopeo", "inspect", *shown, "--format={{len .Layers}}", f"docker://{mutual.host}/built:1"]
+    assert subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout == "2\n"
+
+
+def _certificates_for_skopeo(tmp_path: Path) -> Path:
+    folder = tmp_path / "certs"
+    folder.mkdir()
+    for name, source in {"ca.crt": "cert.pem", "client.cert": "cert.pem", "client.key": "key.pem"}.items():
+        (folder / name).write_bytes((tmp_path / source).read_bytes())
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("flag", "status", "message"),
+    [
+        (
+            "--registry-certificate=r.test=/no/such",
+            1,
+            "the certificate /no/such for r.test cannot be used: No such file",
+        ),
+        (
+            "--registry-client-cert=r.test=/a,/b",
+            1,
+            "the client certificate /a with the key /b for r.test cannot be used",
+        ),
+        ("--registry-certificate=/ca.pem", 2, "--registry-certificate '/ca.pem': expected HOST[:PORT]=FILE"),
+        ("--registry-client-cert=r.test=/a", 2, "expected HOST[:PORT]=CERTIFICATE,KEY"),
+    ],
+)
+def test_certificates_that_cannot_be_used(busybox_layout, capsys, flag, status, message):
+    assert push_cli.main([str(busybox_layout), "--destination=r.test/a:1", flag]) == status
+    assert message in capsys.readouterr().err
