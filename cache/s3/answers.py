@@ -1,16 +1,15 @@
 """What an S3 server may answer instead of doing what it was asked, told apart by status and error code.
 
-    S3Answer(status, code)
-    ├── KeyMissing            404 NoSuchKey: the bucket is there and has no such key
-    ├── UploadMissing         404 NoSuchUpload: completed, aborted or removed by somebody
-    ├── ConditionFailed       412, or 409: met another write of the same key
-    ├── RangeEmpty            416: the object ends before the range begins
-    ├── BytesRefused          the bytes that arrived do not have the checksum that was said
-    ├── CredentialsExpired    others may have been put in their place
-    ├── Throttled             503 SlowDown and the like: later, and less of it
-    └── ServerFailed          5xx, or no usable answer at all (status 0): perhaps done, perhaps not
-
-Everything else is the base itself: refused for good.
+S3Answer(status, code)
+├── KeyMissing            404 NoSuchKey: the bucket is there and has no such key
+├── UploadMissing         404 NoSuchUpload: completed, aborted or removed by somebody
+├── ConditionFailed       412, or 409: met another write of the same key
+├── RangeEmpty            416: the object ends before the range begins
+├── BytesRefused          the bytes that arrived do not have the checksum that was said
+├── CredentialsExpired    others may have been put in their place
+├── Throttled             503 SlowDown and the like: later, and less of it
+├── ServerFailed          5xx, or no usable answer at all (status 0): perhaps done, perhaps not
+└── Refused               everything else: for good
 """
 
 from __future__ import annotations
@@ -70,6 +69,10 @@ class ServerFailed(S3Answer):
     """The server failed, or gave no usable answer (status 0, ``code`` says why): it may have done it all the same."""
 
 
+class Refused(S3Answer):
+    """The server will not do it, however often it is asked."""
+
+
 def error_code(body: bytes) -> str:
     """The error code in a reply's XML; "" when there is none."""
     found = _CODE.search(body)
@@ -97,5 +100,5 @@ def _kind(status: int, code: str) -> type[S3Answer]:
         case ((409 | 412), _) if code not in _FAILED:
             return ConditionFailed
         case 501, _:
-            return S3Answer
-    return ServerFailed if status >= 500 or status == 0 or code in _FAILED else S3Answer
+            return Refused
+    return ServerFailed if status >= 500 or status == 0 or code in _FAILED else Refused

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from cache import paths
 from cache.errors import StoreUnavailable
-from cache.s3.answers import ConditionFailed, KeyMissing, S3Answer
+from cache.s3.answers import BytesRefused, ConditionFailed, KeyMissing, Refused, S3Answer, UploadMissing
 from cache.s3.bucket import Reply, S3Bucket
 from cache.s3.capabilities import AMAZON, Capabilities, Matching
 from cache.s3.wire import NOTHING, Body, Bytes, checksum
@@ -18,6 +18,7 @@ from cache.s3.wire import NOTHING, Body, Bytes, checksum
 _OPERATION = "be written and read"
 _NO_ETAG = '"0123456789abcdef0123456789abcdef"'
 _REFUSED = (ConditionFailed, KeyMissing)
+_UNDONE = (*_REFUSED, UploadMissing, Refused)
 _UNSUPPORTED = frozenset({400, 501})
 
 
@@ -48,8 +49,8 @@ class Probe:
     async def _takes_checksums(self) -> bool:
         body = Bytes(b"first")
         try:
-            await self._put(body, {"x-amz-checksum-sha256": checksum(body.sha256)}, (S3Answer,))
-        except S3Answer as error:
+            await self._put(body, {"x-amz-checksum-sha256": checksum(body.sha256)}, (Refused,))
+        except Refused as error:
             if error.status not in _UNSUPPORTED:
                 raise self._bucket.failure(_OPERATION, str(error)) from error
             await self._put(body, {}, ())
@@ -78,8 +79,8 @@ class Probe:
         """Sends bytes of the same length as the ones whose digest is announced, as if they had changed on the way."""
         headers = {"x-amz-checksum-sha256": checksum(_Changed.sha256)} if takes_checksums else {}
         try:
-            await self._put(_Changed(), headers, (S3Answer,))
-        except S3Answer as error:
+            await self._put(_Changed(), headers, (BytesRefused, Refused))
+        except (BytesRefused, Refused) as error:
             if not 400 <= error.status < 500:
                 raise self._bucket.failure(_OPERATION, str(error)) from error
             return True
@@ -95,28 +96,29 @@ class Probe:
             etag = await self._bucket.send_part(_OPERATION, self._name, query, {}, Bytes(b"part"))
             parts = {"Parts": [{"PartNumber": 1, "ETag": etag}]}
             await self._bucket.call(
-                _OPERATION, "complete_multipart_upload", (S3Answer,), MultipartUpload=parts, IfNoneMatch="*", **named
+                _OPERATION, "complete_multipart_upload", _UNDONE, MultipartUpload=parts, IfNoneMatch="*", **named
             )
-        except S3Answer as error:
-            with contextlib.suppress(S3Answer):  # gone with the Complete, on some servers
-                await self._bucket.call(_OPERATION, "abort_multipart_upload", (S3Answer,), **named)
+        except _UNDONE as error:
+            with contextlib.suppress(*_UNDONE):  # gone with the Complete, on some servers
+                await self._bucket.call(_OPERATION, "abort_multipart_upload", _UNDONE, **named)
             return isinstance(error, ConditionFailed)
         return False
 
     async def _conditional_delete(self, found: Capabilities) -> bool:
         headers = {"If-Match": found.etag(_NO_ETAG)}
         try:
-            await self._bucket.request(_OPERATION, "DELETE", self._name, headers=headers, expect=(S3Answer,))
-        except S3Answer as error:
+            await self._bucket.request(_OPERATION, "DELETE", self._name, headers=headers, expect=_UNDONE)
+        except _UNDONE as error:
             return isinstance(error, ConditionFailed)
         return False
 
     async def _accepts(self, content: bytes, condition: dict[str, str]) -> str | None:
-        """The new ETag when the server takes a conditional write, None when it refuses."""
+        """The new ETag when the server takes a conditional write of new content, None when it refuses."""
         try:
             return (await self._put(Bytes(content), condition, _REFUSED)).etag
         except _REFUSED:
-            return None
+            there = await self._bucket.request(_OPERATION, "GET", self._name)
+            return there.etag if there.content == content else None  # taken, but the answer was lost
 
     async def _put(self, body: Body, headers: dict[str, str], expect: tuple[type[S3Answer], ...]) -> Reply:
         return await self._bucket.request(_OPERATION, "PUT", self._name, headers=headers, body=body, expect=expect)

@@ -9,9 +9,8 @@ from __future__ import annotations
 import structlog
 
 from cache import paths
-from cache.errors import StoreUnavailable
 from cache.oci.digest import Digest
-from cache.s3.answers import ConditionFailed, KeyMissing
+from cache.s3.answers import ConditionFailed, KeyMissing, Refused
 from cache.s3.bucket import S3Bucket
 from cache.store import Aside
 
@@ -32,19 +31,19 @@ async def put_aside(bucket: S3Bucket, digest: Digest, etag: str) -> Aside:
 
 
 async def _copied(bucket: S3Bucket, digest: Digest, etag: str) -> Aside:
-    """Copies the blob. What cannot be copied (over 5 GiB, or unreadable even to the server) has to go all the same."""
+    """Copies the blob. What the server will not copy (over 5 GiB, say) has to go all the same."""
     location = bucket.location
     source = {"Bucket": location.bucket, "Key": location.key(paths.blob(digest))}
     try:
         await bucket.call(
             f"copy {digest} into the quarantine",
             "copy_object",
-            _CHANGED,
+            (*_CHANGED, Refused),
             CopySource=source,
             CopySourceIfMatch=etag,
             Key=location.key(paths.quarantined(digest)),
         )
-    except StoreUnavailable as error:
+    except Refused as error:
         log.warning("damaged_blob_not_kept", digest=str(digest), error=str(error))
         return Aside.DELETED
     return Aside.KEPT

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from cache import paths
-from cache.s3.answers import KeyMissing, S3Answer, UploadMissing
+from cache.s3.answers import KeyMissing, Refused, UploadMissing
 from cache.s3.bucket import S3Bucket
 from cache.store import Unfinished
 
@@ -58,8 +58,8 @@ async def abort_rule(bucket: S3Bucket) -> timedelta | None:
     """
     operation = "read the bucket's lifecycle rules"
     try:
-        reply = await bucket.call(operation, "get_bucket_lifecycle_configuration", (S3Answer,))
-    except S3Answer as error:
+        reply = await bucket.call(operation, "get_bucket_lifecycle_configuration", (Refused,))
+    except Refused as error:
         if error.code in _NO_RULES:
             return None
         raise bucket.failure(operation, str(error)) from error

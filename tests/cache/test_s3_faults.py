@@ -1,36 +1,19 @@
-"""What the store in a bucket promises when the server fails, or answers as S3 does at its worst."""
+"""What the store in a bucket promises when the server fails, or answers as S3 does at its worst.
+
+The faults that any request may meet are in ``test_s3_fault_table``.
+"""
 
 import asyncio
 import os
 
 import pytest
 
-from cache.errors import BlobNotFound, RecordConflict, StoreFull, StoreUnavailable
+from cache.errors import BlobNotFound, StoreFull, StoreUnavailable
 from cache.oci.digest import Digest
-from cache.s3.patience import Patience
-from cache.store import ABSENT
 from tests.cache.s3_use import MIB, NAME, put, read
 from tests.s3_servers import ACCESS_KEY, SECRET_KEY
 
 LARGE_BYTES = 17 * MIB  # three parts
-
-
-async def test_a_record_whose_answer_was_lost_is_no_conflict(fake, fake_store):
-    fake.faults.lost_answers = 1
-    version = await fake_store.put(NAME, b"1", ABSENT)
-    assert (await fake_store.get(NAME)).version == version
-    fake.faults.lost_answers = 1
-    second = await fake_store.put(NAME, b"2", version)
-    with pytest.raises(RecordConflict):
-        await fake_store.put(NAME, b"3", version)
-    fake.faults.lost_answers = 1
-    await fake_store.remove(NAME, second)
-    assert await fake_store.get(NAME) is None
-
-
-async def test_a_blob_whose_answer_was_lost_is_there(fake, fake_store):
-    fake.faults.lost_answers = 1
-    assert await read(fake_store, await put(fake_store, b"content")) == b"content"
 
 
 async def test_a_connection_that_breaks_is_taken_up_where_it_broke(fake, fake_store):
@@ -69,13 +52,6 @@ async def test_a_server_that_ignores_ranges(fake, fake_store):
         await read(fake_store, digest, 2, 4)
 
 
-async def test_a_busy_server_is_asked_again(fake, fake_store):
-    fake.faults.errors = [(503, "SlowDown"), (500, "InternalError")]
-    await put(fake_store, b"content")
-    fake.faults.errors = [(503, "SlowDown")]
-    assert await fake_store.stat(Digest.of(b"content")) == 7
-
-
 @pytest.mark.parametrize(
     ("status", "code", "kind"),
     [
@@ -103,26 +79,12 @@ async def test_conflicting_writes_of_a_blob_are_tried_again(fake, fake_store):
     assert await read(fake_store, await put(fake_store, b"content")) == b"content"
 
 
-async def test_conflicting_writes_of_a_record_are_a_conflict(fake, fake_store):
-    fake.faults.errors = [(409, "ConditionalRequestConflict")]
-    with pytest.raises(RecordConflict):
-        await fake_store.put(NAME, b"1", ABSENT)
-
-
 # Large blobs
 
 
 @pytest.fixture(scope="module")
 def large():
     return os.urandom(LARGE_BYTES)
-
-
-async def test_a_busy_server_gets_its_parts_later(fake, fake_store, large):
-    fake.faults.on = "PUT .*partNumber"
-    fake.faults.errors = [(503, "SlowDown")] * 5
-    digest = await put(fake_store, large, expected=Digest.of(large))
-    assert await read(fake_store, digest) == large
-    assert fake.kinds.count("PUT?partNumber&uploadId") == 3 + 5
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -141,12 +103,6 @@ async def test_a_complete_that_never_succeeds_leaves_nothing(fake, fake_store, l
     with pytest.raises(StoreUnavailable, match="500 InternalError"):
         await put(fake_store, large)
     assert (fake.objects, fake.uploads) == ({}, {})
-
-
-async def test_a_complete_whose_answer_was_lost_is_done(fake, fake_store, large):
-    fake.faults.on = "POST .*uploadId"
-    fake.faults.lost_answers = 1
-    assert await read(fake_store, await put(fake_store, large)) == large
 
 
 async def test_a_complete_whose_answer_was_lost_and_whose_upload_is_forgotten_is_done(fake, fake_store, large):
@@ -218,17 +174,7 @@ async def test_something_of_another_size_under_a_digest_is_a_failure(fake, fake_
         await put(fake_store, b"content", digest)
 
 
-# Time
-
-
-async def test_a_server_that_does_not_answer_is_asked_again(fake, fake_store, monkeypatch):
-    digest = await put(fake_store, b"content")
-    monkeypatch.setattr("cache.s3.bucket.INTERACTIVE", Patience(3, 0.0, 0.0, 0.2))
-    fake.faults.stalled = 2
-    assert await fake_store.stat(digest) == 7
-    fake.faults.stalled = 3
-    with pytest.raises(StoreUnavailable, match="no answer within"):
-        await fake_store.stat(digest)
+# Retries
 
 
 async def test_retries_end_when_most_requests_fail(fake, fake_store):
@@ -252,22 +198,3 @@ async def test_credentials_that_have_expired_are_looked_for_anew(fake, fake_stor
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "another")
     assert await fake_store.stat(digest) == 7
     assert await put(fake_store, os.urandom(LARGE_BYTES))
-
-
-async def test_credentials_that_have_expired_for_good(fake, fake_store):
-    fake.faults.expired_keys = frozenset({ACCESS_KEY})
-    for operation in (fake_store.stat(Digest.of(b"x")), fake_store.get(NAME), put(fake_store, b"x")):
-        with pytest.raises(StoreUnavailable, match="403 ExpiredToken"):
-            await operation
-    assert SECRET_KEY not in repr(fake.requests)
-
-
-# An object that goes
-
-
-async def test_an_object_deleted_between_looking_and_reading_is_absent(fake, fake_store):
-    digest = await put(fake_store, b"content")
-    assert await fake_store.stat(digest) == 7
-    fake.objects.clear()
-    with pytest.raises(BlobNotFound):
-        await read(fake_store, digest)

@@ -1,6 +1,7 @@
 """What the store finds out about a server, what it makes of it, and what it refuses."""
 
 import asyncio
+import copy
 
 import pytest
 import structlog.testing
@@ -12,6 +13,7 @@ from cache.s3.store import S3Store
 from cache.store import ABSENT
 from tests.cache.conftest import new_location
 from tests.cache.s3_use import MIB, NAME, names, put, read
+from tests.fakes.s3 import Faults
 from tests.s3_optional import ASKED_FOR
 from tests.s3_servers import BUCKET
 
@@ -45,6 +47,25 @@ async def test_the_probe_leaves_nothing(fake, fake_store):
     await fake_store.check()
     assert fake_store.capabilities == AMAZON
     assert (list(fake.objects), fake.uploads) == ([f"/{BUCKET}/some/prefix/{paths.PROBE}"], {})
+
+
+FAULTS = {
+    "expired": {"errors": [(400, "ExpiredToken")]},
+    "lost": {"lost_answers": 1},
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_a_fault_that_passes_takes_no_ability_away(fake, fake_store, fault):
+    """Whichever request of the probe meets it."""
+    await fake_store.check()
+    for skipped in range(len(fake.requests)):
+        store = S3Store(new_location(fake.endpoint_url))
+        fake.faults = Faults(skipped=skipped, **copy.deepcopy(FAULTS[fault]))
+        await store.check()
+        assert store.capabilities == AMAZON, skipped
+        assert fake.faults.met
+        await store.close()
 
 
 @pytest.mark.parametrize("ignored", [{"If-None-Match"}, {"If-Match"}, {"If-None-Match", "If-Match"}])

@@ -28,7 +28,8 @@ class Faults:
 
     ``ignored`` holds the conditions of which it takes no notice: If-Match, If-None-Match, complete, delete, Range,
     checksums, remembering (of uploads that were completed). ``on`` is a regular expression of the requests (method,
-    path, query) that ``errors``, ``lost_answers``, ``stalled`` and ``damaged_bodies`` are for.
+    path, query) that ``errors``, ``lost_answers``, ``stalled`` and ``damaged_bodies`` are for; the first ``skipped``
+    of them go well.
     """
 
     ignored: frozenset[str] = frozenset()
@@ -37,12 +38,18 @@ class Faults:
     checksums_unknown: bool = False
     expired_keys: frozenset[str] = frozenset()
     on: str = ""
+    skipped: int = 0
     errors: list[tuple[int, str]] = field(default_factory=list)
     lost_answers: int = 0
     stalled: int = 0
     damaged_bodies: int = 0
     cut_bodies: int = 0
     cut_share: float = 0.5
+
+    @property
+    def met(self) -> bool:
+        """True when there were as many requests as there were faults for."""
+        return not (self.errors or self.stalled or self.lost_answers)
 
 
 @dataclass
@@ -104,7 +111,8 @@ class _Server(ThreadingHTTPServer):
         """Says nothing: clients may leave whenever they want."""
 
 
-def _etag(content: bytes) -> str:
+def etag(content: bytes) -> str:
+    """The ETag of an object, in quotes."""
     return f'"{hashlib.md5(content, usedforsecurity=False).hexdigest()}"'
 
 
@@ -120,12 +128,15 @@ class _Handler(BaseHTTPRequestHandler):
         if "uploadId" in self.query:
             self._put_part(body)
             return
+        if "x-amz-copy-source" in self.headers:
+            self._copy(unquote(self.headers["x-amz-copy-source"]))
+            return
         with self.state.lock:
             if not self._conditions_hold():
                 self._error(412, "PreconditionFailed")
                 return
             self._store(self.place, body)
-        self._answer(200, {"ETag": _etag(body)})
+        self._answer(200, {"ETag": etag(body)})
 
     def do_GET(self):
         if self._failed_as_told():
@@ -134,6 +145,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._list()
         elif "uploads" in self.query:
             self._list_uploads()
+        elif "uploadId" in self.query:
+            self._list_parts(self.state.uploads.get(self.query["uploadId"]))
         elif "lifecycle" in self.query:
             self._answer_lifecycle()
         else:
@@ -179,7 +192,7 @@ class _Handler(BaseHTTPRequestHandler):
         if content is None:
             self._error(404, "NoSuchKey")
             return
-        headers = {"ETag": _etag(content)}
+        headers = {"ETag": etag(content)}
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if asked is None or "Range" in self.state.faults.ignored:
             self._answer(200, headers, content)
@@ -191,6 +204,16 @@ class _Handler(BaseHTTPRequestHandler):
             return
         headers["Content-Range"] = f"bytes {first}-{first + len(part) - 1}/{len(content)}"
         self._answer(206, headers, part)
+
+    def _copy(self, source):
+        content = self.state.objects.get(f"/{source}")
+        if content is None:
+            self._error(404, "NoSuchKey")
+        elif self.headers["x-amz-copy-source-if-match"].strip('"') != etag(content).strip('"'):
+            self._error(412, "PreconditionFailed")
+        else:
+            self._store(self.place, content)
+            self._xml(200, f"<CopyObjectResult><ETag>{escape(etag(content))}</ETag></CopyObjectResult>")
 
     def _store(self, place, content):
         self.state.objects[place] = content
@@ -205,8 +228,8 @@ class _Handler(BaseHTTPRequestHandler):
             return True
         if faults.never_matching or content is None:
             return False
-        etag = _etag(content)
-        return wanted["If-Match"] == (etag.strip('"') if faults.bare_etags else etag)
+        shown = etag(content)
+        return wanted["If-Match"] == (shown.strip('"') if faults.bare_etags else shown)
 
     # Multipart uploads
 
@@ -216,7 +239,15 @@ class _Handler(BaseHTTPRequestHandler):
             self._error(404, "NoSuchUpload")
             return
         upload.parts[int(self.query["partNumber"])] = body
-        self._answer(200, {"ETag": _etag(body)})
+        self._answer(200, {"ETag": etag(body)})
+
+    def _list_parts(self, upload):
+        if upload is None:
+            self._error(404, "NoSuchUpload")
+            return
+        added = f"<LastModified>{upload.initiated:%Y-%m-%dT%H:%M:%SZ}</LastModified>"
+        parts = "".join(f"<Part><PartNumber>{number}</PartNumber>{added}</Part>" for number in upload.parts)
+        self._xml(200, f"<ListPartsResult><IsTruncated>false</IsTruncated>{parts}</ListPartsResult>")
 
     def _complete(self, upload_id):
         result = f"<CompleteMultipartUploadResult><ETag>{escape(upload_id)}</ETag></CompleteMultipartUploadResult>"
@@ -287,7 +318,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _damaged(self, body):
         """True when the bytes are not those that were announced, and it has been said so."""
         faults = self.state.faults
-        if self._told() and body and faults.damaged_bodies > 0:
+        if self.told and body and faults.damaged_bodies > 0:
             faults.damaged_bodies -= 1
             body = bytes([body[0] ^ 1]) + body[1:]
         announced = self.headers.get("x-amz-checksum-sha256")
@@ -303,29 +334,34 @@ class _Handler(BaseHTTPRequestHandler):
         return False
 
     def _told(self):
-        """True when this request is one of those that the faults are for."""
-        return re.search(self.state.faults.on, f"{self.command} {self.path}") is not None
+        """True when this request is one of those that the faults are for. To be asked once for each request."""
+        faults = self.state.faults
+        if re.search(faults.on, f"{self.command} {self.path}") is None:
+            return False
+        faults.skipped -= 1
+        return faults.skipped < 0
 
     def _failed_as_told(self):
         names = "&".join(self.query)
         self.state.requests.append(f"{self.command} {self.place}" + (f"?{names}" if names else ""))
         faults = self.state.faults
+        self.told = self._told()
         if any(f"Credential={key}/" in self.headers.get("Authorization", "") for key in faults.expired_keys):
             self._error(403, "ExpiredToken")
         elif not self.place.startswith(f"/{BUCKET}"):
             self._error(404, "NoSuchBucket")
-        elif self._told() and faults.stalled > 0:
+        elif self.told and faults.stalled > 0:
             faults.stalled -= 1
             self.state.stopped.wait()
             self.close_connection = True
-        elif self._told() and faults.errors:
+        elif self.told and faults.errors:
             self._error(*faults.errors.pop(0))
         else:
             return False
         return True
 
     def _lost(self):
-        if self.command in ("GET", "HEAD") or self.state.faults.lost_answers <= 0 or not self._told():
+        if self.state.faults.lost_answers <= 0 or not self.told:
             return False
         self.state.faults.lost_answers -= 1
         self.close_connection = True
