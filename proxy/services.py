@@ -137,7 +137,7 @@ def make_services(config: ProxyConfig, store: Store, transport: Transport, envir
     blobs = Blobs(store, catalog, ask, fills, _fill_sources(config, store, replicas, metrics))
     manifests = Manifests(HeldManifests(catalog), ask)
     condemned = Condemned(store, store.url)
-    hosted = HostedRepositories(store, catalog, condemned)
+    hosted = HostedRepositories(store, catalog, condemned, metrics)
     mounts = Mounts(store, blobs, hosted, upstreams, access, accounts)
     uploads = UploadSessions(replicas.upload_name)
     configuration = Configuration(config)

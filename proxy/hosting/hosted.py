@@ -25,6 +25,7 @@ from cache.store import ABSENT, BlobStore
 from cache.together import together
 from cache.upkeep.condemned import Condemned
 from proxy.errors import InvalidRequest, no_blob, no_manifest, no_repository
+from proxy.observe.metrics import Metrics
 from proxy.requests.outcome import HIT
 from proxy.requests.routing import Hosted
 from proxy.transfer.blobs import BLOB_TYPE, StoredBlob
@@ -40,11 +41,17 @@ class HostedRepositories:
     """The content of hosted repositories. Every method raises StoreUnavailable when the store fails."""
 
     def __init__(
-        self, store: BlobStore, catalog: Catalog, condemned: Condemned, now: Callable[[], float] = time.time
+        self,
+        store: BlobStore,
+        catalog: Catalog,
+        condemned: Condemned,
+        metrics: Metrics,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._catalog = catalog
         self._condemned = condemned
+        self._metrics = metrics
         self._listed: LRUCache[str, bool] = LRUCache(MAX_LISTED)
         self._now = now
 
@@ -135,6 +142,7 @@ class HostedRepositories:
         if before is not None and first_wins:
             if before.descriptor.digest != entry.descriptor.digest:
                 _tell("tag_change_refused", route, tag, entry, before)
+                self._metrics.tag_changed("refused")
                 held = f"it is {before.descriptor.digest} already, and here the first writer counts"
                 raise InvalidRequest("TAG_INVALID", f"{route}:{tag} cannot become {entry.descriptor.digest}: {held}")
             return
@@ -145,6 +153,7 @@ class HostedRepositories:
             return await self._point(route, tag, entry, first_wins)
         if before is not None and before.descriptor.digest != entry.descriptor.digest:
             _tell("tag_changed", route, tag, entry, before)
+            self._metrics.tag_changed("changed")
 
     async def remove_manifest(self, route: Hosted, reference: str | Digest) -> None:
         """Removes a tag; or a manifest, from its subject's referrers too, with all tags that point to it.

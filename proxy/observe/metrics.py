@@ -92,6 +92,7 @@ class Metrics:
         )
         self._cluster_fills = self._counter("proxy_cluster_fills", "Blobs fetched as one of several replicas.", "role")
         self._store_errors = Counter("proxy_store_errors", "Operations that the store failed.", registry=self.registry)
+        self._tag_changes = self._counter("proxy_tag_changes", "Hosted tags pushed again with other content.", "outcome")
         self._redirects = self._counter("proxy_redirects", "Blobs for which a redirect was decided on.", "outcome")
         self._maintenance = self._counter("proxy_maintenance", "Tasks done for the store.", "task", "outcome")
         self._reaped = self._counter("proxy_reaped", "What was left behind in the store, and removed.", "kind")
@@ -166,6 +167,10 @@ class Metrics:
     def store_failed(self) -> None:
         """Counts a failure of the store."""
         self._store_errors.inc()
+
+    def tag_changed(self, outcome: str) -> None:
+        """Counts a push of other content under a hosted tag: ``changed``, or ``refused`` as the first writer counts."""
+        self._tag_changes[(outcome,)].inc()
 
     def redirected(self, outcome: str) -> None:
         """Counts a blob for which a client was sent, or was to be sent, to the bucket."""

@@ -11,6 +11,7 @@ import structlog
 from cache.oci.credentials import Credential
 from cache.oci.errors import RegistryError
 from tests.proxy.running import client_of, make_image, push, running_proxy
+from tests.proxy.test_maintenance import counted
 from tests.proxy.test_rights import PASSWORD, guarded_proxy
 
 
@@ -22,6 +23,7 @@ async def test_a_second_write_that_differs_is_on_record_with_both_producers(tmp_
             for who, image in (("owner", one), ("owner", one), ("writer", other)):
                 async with client_of(proxy.url, Credential(who, PASSWORD)) as client:
                     await push(client, "cache/app", key, image)
+            assert await counted(proxy, 'proxy_tag_changes_total{outcome="changed"}') == 1
     (changed,) = [line for line in said if line["event"] == "tag_changed"]
     assert changed["audit"] is True
     assert (changed["repository"], changed["tags"]) == ("cache/app", [key])
@@ -46,6 +48,7 @@ async def test_where_the_first_writer_counts_a_tag_never_changes(tmp_path: Path)
             pushes = (push(client, "cache/main/app", "raced", image) for image in (one, other))
             ended = await asyncio.gather(*pushes, return_exceptions=True)
             assert sorted(type(end).__name__ for end in ended) == ["NoneType", "RegistryError"]
+            assert await counted(proxy, 'proxy_tag_changes_total{outcome="refused"}') == 2
     assert [line["event"] for line in said if line["event"].startswith("tag_change")] == [
         "tag_change_refused",
         "tag_changed",
