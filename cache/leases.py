@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import msgspec
 from cachetools import LRUCache
@@ -21,8 +22,12 @@ from cachetools import LRUCache
 from cache import paths
 from cache.errors import CacheError, RecordConflict
 from cache.store import ABSENT, Absent, Record, Records
+from cache.together import together
 
 MAX_SEEN = 10_000
+LONGEST_S = 600.0
+"""A lease that promises less often than this to be renewed is left alone."""
+_PARALLEL = 16
 
 
 class _Content(msgspec.Struct, frozen=True):
@@ -127,6 +132,36 @@ class Leases:
             except (CacheError, TimeoutError):
                 if now() >= good_until:
                     held.lost.set()
+
+
+async def remove_abandoned(records: Records, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> int:
+    """Removes the leases that nobody renews while they should be, and returns how many those were.
+
+    Waits as long as the longest of them is good for, not at all when there is none. Whoever renews or takes one
+    meanwhile keeps it: it is removed at the version that was seen. Raises StoreUnavailable.
+    """
+    names = [name async for name in records.names(paths.LEASES)]
+    found = await together((partial(records.get, name) for name in names), _PARALLEL)
+    seen = {name: (record.version, _good_for_s(record)) for name, record in zip(names, found, strict=True) if record}
+    waiting = {name: version for name, (version, ttl_s) in seen.items() if ttl_s <= LONGEST_S}
+    if not waiting:
+        return 0
+    await sleep(max(seen[name][1] for name in waiting))
+    work = (partial(_remove_unchanged, records, name, version) for name, version in waiting.items())
+    return sum(await together(work, _PARALLEL))
+
+
+def _good_for_s(record: Record) -> float:
+    content = _read(record)
+    return content.ttl_s if content is not None else 0.0
+
+
+async def _remove_unchanged(records: Records, name: str, version: str) -> bool:
+    try:
+        await records.remove(name, version)
+    except RecordConflict:
+        return False
+    return True
 
 
 def _read(record: Record | None) -> _Content | None:

@@ -43,6 +43,7 @@ QUARANTINE = f"{VERSION}/quarantine/"
 HOSTED = "_hosted"
 DAMAGED = "damaged/"
 MAINTENANCE = "maintenance/"
+LEASES = "leases/"
 USAGE = "usage/"
 GC_STATE = "gc/state"
 GC_CONDEMNED = "gc/condemned/"
@@ -176,7 +177,7 @@ def replica_key() -> str:
 
 def lease(name: str) -> str:
     """The record of a lease."""
-    return f"leases/{name}"
+    return LEASES + name
 
 
 def fill_lease(digest: Digest) -> str:

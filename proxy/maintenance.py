@@ -119,10 +119,10 @@ class Maintenance:
     async def _reap(self) -> Reaped:
         reaped = await reap(self._store, self._now())
         left = reaped.unfinished
-        self._metrics.reaped(left.uploads, left.files, reaped.put_aside)
-        if left.uploads or left.files or reaped.put_aside:
-            found = {"uploads": left.uploads, "files": left.files, "bytes": left.files_bytes}
-            log.info("store_reaped", **found, put_aside=reaped.put_aside)
+        removed = {"upload": left.uploads, "file": left.files, "put_aside": reaped.put_aside, "lease": reaped.leases}
+        self._metrics.reaped(**removed)
+        if any(removed.values()):
+            log.info("store_reaped", **removed, bytes=left.files_bytes)
         return reaped
 
     async def _collect(self) -> None:

@@ -1,12 +1,15 @@
-"""Removing what nobody will come back for: what dead writers left behind, and damaged blobs nobody has looked at."""
+"""Removing what nobody will come back for: what the dead left behind, and damaged blobs nobody has looked at."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from cache import paths, record_names
 from cache.disk.blob_files import LEFTOVER_AGE_S
 from cache.errors import DamagedRecord
+from cache.leases import remove_abandoned
 from cache.oci import codec
 from cache.oci.errors import InvalidManifest
 from cache.store import Scrubbable, Store, Sweepable, Unfinished
@@ -18,16 +21,17 @@ ASIDE_S = 30 * 86400.0
 
 @dataclass(frozen=True, slots=True)
 class Reaped:
-    """What was removed: unfinished blobs, and blobs that were put aside."""
+    """What was removed: unfinished blobs, blobs that were put aside, and leases of dead holders."""
 
     unfinished: Unfinished
     put_aside: int = 0
+    leases: int = 0
 
 
-async def reap(store: Store, now: float) -> Reaped:
+async def reap(store: Store, now: float, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> Reaped:
     """Removes what nobody has written to for a day, and what was put aside long before ``now`` (unix seconds).
 
-    Raises StoreUnavailable.
+    Where there are leases it waits for their holders to renew them. Raises StoreUnavailable.
     """
     unfinished = await store.sweep(LEFTOVER_AGE_S) if isinstance(store, Sweepable) else Unfinished()
     put_aside = 0
@@ -39,7 +43,7 @@ async def reap(store: Store, now: float) -> Reaped:
             await store.remove_aside(digest)
             await store.remove(name)
             put_aside += 1
-    return Reaped(unfinished, put_aside)
+    return Reaped(unfinished, put_aside, await remove_abandoned(store, sleep))
 
 
 async def _found_at(store: Store, name: str) -> float:

@@ -92,7 +92,9 @@ class Metrics:
         )
         self._cluster_fills = self._counter("proxy_cluster_fills", "Blobs fetched as one of several replicas.", "role")
         self._store_errors = Counter("proxy_store_errors", "Operations that the store failed.", registry=self.registry)
-        self._tag_changes = self._counter("proxy_tag_changes", "Hosted tags pushed again with other content.", "outcome")
+        self._tag_changes = self._counter(
+            "proxy_tag_changes", "Hosted tags pushed again with other content.", "outcome"
+        )
         self._redirects = self._counter("proxy_redirects", "Blobs for which a redirect was decided on.", "outcome")
         self._maintenance = self._counter("proxy_maintenance", "Tasks done for the store.", "task", "outcome")
         self._reaped = self._counter("proxy_reaped", "What was left behind in the store, and removed.", "kind")
@@ -180,9 +182,9 @@ class Metrics:
         """Counts a task of maintenance."""
         self._maintenance[(task, outcome)].inc()
 
-    def reaped(self, uploads: int, files: int, put_aside: int) -> None:
-        """Counts what was removed."""
-        for kind, count in (("upload", uploads), ("file", files), ("put_aside", put_aside)):
+    def reaped(self, **removed: int) -> None:
+        """Counts what was removed, by its kind."""
+        for kind, count in removed.items():
             self._reaped[(kind,)].inc(count)
 
     def scrubbed(self, read_bytes: int, damaged: int) -> None:
