@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
+import structlog
 
 from cache import paths
 from cache.errors import BlobNotFound, DamagedRecord, RecordConflict
@@ -26,6 +27,8 @@ from cache.store import ABSENT, Absent, Store
 T = TypeVar("T")
 CONFLICT_TRIES = 100
 CONFLICT_PAUSE_S = 0.02
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,16 +118,21 @@ class Catalog:
     async def manifest(self, namespace: str, repository: str, digest: Digest) -> tuple[bytes, str] | None:
         """A manifest's raw bytes and media type.
 
-        None when the repository does not have it, has it only as a blob, or when the bytes are gone.
+        None when the repository does not have it, has it only as a blob, or when the bytes are gone or damaged. Damaged
+        ones are logged: until they are put aside they are as good as gone, and nobody may remember them.
         """
         descriptor = await self.member(namespace, repository, digest)
         if descriptor is None or not media_types.is_manifest(descriptor.media_type):
             return None
         try:
             async with self._store.open(digest) as chunks:
-                return b"".join([chunk async for chunk in chunks]), descriptor.media_type
+                raw = b"".join([chunk async for chunk in chunks])
         except BlobNotFound:
             return None
+        if Digest.of(raw, digest.algorithm) != digest:
+            log.error("manifest_damaged", repository=f"{namespace}/{repository}", digest=str(digest), bytes=len(raw))
+            return None
+        return raw, descriptor.media_type
 
     async def referrers(self, namespace: str, repository: str, subject: Digest) -> tuple[Descriptor, ...]:
         """What has been noted to refer to a manifest; nothing when nothing does."""

@@ -71,8 +71,10 @@ class Refetch:
         caller = self._accounts.reader(route, _ASKING)
         member = await self._catalog.member(route.namespace, route.repository, digest)
         if member is not None and media_types.is_manifest(member.media_type):
-            await self._manifests.find(route, digest, caller)
+            found = await self._manifests.find(route, digest, caller)
+            # It may have come from memory, where it is good while the store has lost it.
+            await self._catalog.put_blob_bytes(route.namespace, route.repository, found.descriptor, found.raw)
             return
-        found = await self._blobs.find(route, digest, caller)
-        if isinstance(found, IncomingBlob):
-            await found.spool.wait_sealed()
+        blob = await self._blobs.find(route, digest, caller)
+        if isinstance(blob, IncomingBlob):
+            await blob.spool.wait_sealed()

@@ -19,6 +19,7 @@ from cache.disk.tiered import TieredStore
 from cache.errors import StoreUnavailable
 from cache.oci.digest import Digest
 from cache.upkeep.retention import Retention
+from cache.upkeep.scrub_turns import CURSOR
 from tests.proxy.running import (
     UPSTREAM,
     Image,
@@ -82,6 +83,38 @@ async def test_what_is_damaged_is_fetched_again_from_its_upstream(tmp_path: Path
             await pull(proxy, image)
     for digest in damaged:
         assert (tmp_path / "store" / paths.quarantined(digest)).read_bytes() == b"rotten"
+
+
+async def test_a_manifest_that_memory_still_has_comes_back_into_the_store(tmp_path: Path):
+    image = make_image()
+    settings = {"maintenance_interval_s": SOON_S, "scrub_bytes_per_second": 10**9}
+    async with scripted_upstream() as upstream:
+        upstream.manifests[str(image.manifest.digest)] = image.manifest.raw
+        upstream.blobs |= {str(digest): data for digest, data in image.blobs.items()}
+        async with running_proxy(tmp_path, {UPSTREAM: upstream.url}, **settings) as proxy:
+            await pull(proxy, image)
+            stored = blob_file(tmp_path, image.manifest.digest)
+            stored.write_bytes(b"rotten")
+            await proxy.store.remove(CURSOR)  # the next round begins a pass
+            await until(proxy, "proxy_damaged_blobs_total", lambda found: found == 1)
+            await pull(proxy, image)
+        assert stored.read_bytes() == image.manifest.raw
+
+
+async def test_a_damaged_manifest_is_never_served_nor_remembered(tmp_path: Path):
+    image = make_image()
+    async with scripted_upstream() as upstream:
+        upstream.manifests[str(image.manifest.digest)] = image.manifest.raw
+        upstream.blobs |= {str(digest): data for digest, data in image.blobs.items()}
+        async with running_proxy(tmp_path, {UPSTREAM: upstream.url}, maintenance_interval_s=0.0) as proxy:
+            await pull(proxy, image)
+        stored = blob_file(tmp_path, image.manifest.digest)
+        stored.write_bytes(b"rotten")
+        with structlog.testing.capture_logs() as logs:
+            async with running_proxy(tmp_path, {UPSTREAM: upstream.url}, maintenance_interval_s=0.0) as proxy:
+                await pull(proxy, image)
+        assert [line["digest"] for line in logs if line["event"] == "manifest_damaged"] == [str(image.manifest.digest)]
+        assert stored.read_bytes() == image.manifest.raw
 
 
 async def test_what_lives_only_here_is_a_miss_and_can_be_pushed_again(tmp_path: Path):
