@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
-import structlog
 
 from cache import paths
 from cache.errors import BlobNotFound, DamagedRecord, RecordConflict
@@ -27,8 +26,6 @@ from cache.store import ABSENT, Absent, Store
 T = TypeVar("T")
 CONFLICT_TRIES = 100
 CONFLICT_PAUSE_S = 0.02
-
-log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +127,9 @@ class Catalog:
         except BlobNotFound:
             return None
         if Digest.of(raw, digest.algorithm) != digest:
-            log.error("manifest_damaged", repository=f"{namespace}/{repository}", digest=str(digest), bytes=len(raw))
+            from structlog import get_logger  # only damage pays for importing the log
+
+            get_logger().error("manifest_damaged", repository=repository, digest=str(digest), bytes=len(raw))
             return None
         return raw, descriptor.media_type
 
