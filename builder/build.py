@@ -70,6 +70,8 @@ async def run_build(options: BuildOptions, environ: Mapping[str, str], listen: e
         peers = await stack.enter_async_context(open_peers(options.registry, environ))
         layers = BuildLayers(await stack.enter_async_context(_open_store(options, work)))
         stack.push_async_callback(layers.close)
+        caches = CacheDirectories.below(options.state_dir)
+        stack.push_async_callback(asyncio.to_thread, caches.trim)
         roots = RootFactory(partial(_probe, options, work, listen), options.state_dir, work, layers)
         stack.push_async_callback(roots.close)
         cache = _step_cache(options, peers, layers, listen)
@@ -84,6 +86,7 @@ async def run_build(options: BuildOptions, environ: Mapping[str, str], listen: e
             layers=layers,
             roots=roots,
             cache=cache,
+            caches=caches,
             work=work,
             listen=listen,
         )
@@ -170,6 +173,7 @@ class _Build:
     layers: BuildLayers
     roots: RootFactory
     cache: StepCache
+    caches: CacheDirectories
     work: Path
     listen: events.Listener
 
@@ -277,7 +281,7 @@ class _Build:
         )
 
     def _mounting(self, sources: Mapping[Position, tuple[Source, ...]]) -> Mounting:
-        return Mounting(self.work / "mounts", self.options.secrets, CacheDirectories(self.options.state_dir), sources)
+        return Mounting(self.work / "mounts", self.options.secrets, self.caches, sources)
 
     async def _check_permission(self) -> None:
         output = self.options.output

@@ -2,7 +2,7 @@
 
 <state_dir>/
 ├── store/            the local cache of layers (a cache.filesystem store)
-├── unpacked/         layers as directories, shared by builds (builder.unpacked)
+├── unpacked/         layers as directories, shared by builds (builder.layer.unpacked)
 ├── cache-mounts/     what RUN --mount=type=cache keeps (builder.sandbox.cache_mounts)
 └── work/<random>/    one build; held by a lock while the build lives, removed by it, or by the next build
 """
@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from builder.errors import BuildError
+from builder.kept import hold, remove
 
 # linux/fs.h
 _GET_FLAGS = 0x80086601
@@ -34,7 +35,7 @@ def work_directory(state_dir: Path) -> Iterator[Path]:
     """
     parent = state_dir / "work"
     try:
-        work, lock = _claim(parent)
+        work, held = _claim(parent)
     except OSError as error:
         raise BuildError(
             f"cannot write to the state directory {state_dir}: {error.strerror or error};"
@@ -43,8 +44,8 @@ def work_directory(state_dir: Path) -> Iterator[Path]:
     try:
         yield work
     finally:
-        _remove(work)
-        os.close(lock)
+        shutil.rmtree(work, ignore_errors=True)
+        os.close(held)
 
 
 def _claim(parent: Path) -> tuple[Path, int]:
@@ -53,14 +54,15 @@ def _claim(parent: Path) -> tuple[Path, int]:
     The parent is locked meanwhile, so that no other build takes the new directory for an abandoned one.
     """
     parent.mkdir(parents=True, exist_ok=True)
-    parent_lock = _hold(parent)
+    parent_held = hold(parent, fcntl.LOCK_EX)
     try:
-        _spread_children(parent_lock)
-        _remove_abandoned(parent)
+        _spread_children(parent_held)
+        for left in parent.iterdir():
+            remove(left)  # but for those whose builds live
         work = Path(tempfile.mkdtemp(dir=parent))
-        return work, _hold(work)
+        return work, hold(work, fcntl.LOCK_EX)
     finally:
-        os.close(parent_lock)
+        os.close(parent_held)
 
 
 def _spread_children(directory: int) -> None:
@@ -75,32 +77,3 @@ def _spread_children(directory: int) -> None:
         fcntl.ioctl(directory, _GET_FLAGS, flags)
         flags[0] |= _TOP_DIRECTORY
         fcntl.ioctl(directory, _SET_FLAGS, flags)
-
-
-def _hold(directory: Path, flags: int = 0) -> int:
-    """A descriptor that holds the directory's lock until it is closed, by us or by our death.
-
-    Waits for whoever has it; with ``fcntl.LOCK_NB`` in ``flags`` it raises BlockingIOError instead.
-    """
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | flags)
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def _remove_abandoned(parent: Path) -> None:
-    for directory in parent.iterdir():
-        try:
-            lock = _hold(directory, fcntl.LOCK_NB)
-        except OSError:
-            continue  # its build lives
-        _remove(directory)
-        os.close(lock)
-
-
-def _remove(directory: Path) -> None:
-    """Removes the tree as far as possible: a leftover is removed by a later build, and fails none."""
-    shutil.rmtree(directory, ignore_errors=True)

@@ -62,7 +62,7 @@ LEVELS = {
         proxy.upstream: circuit freshness quota
     """,
     2: """
-        builder: oci_layout stored_images workspace
+        builder: kept oci_layout stored_images workspace
         builder.contexts: archive_streams context download git_program google_credentials
         builder.execution: copy digests placement
         builder.layer: archives decompress entries layerdir rootfs snapshot tarlayer tarread unpack unpacked

@@ -19,19 +19,17 @@ import contextlib
 import fcntl
 import hashlib
 import os
-import secrets
-import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
+from builder.kept import Kept, hold, is_going, lock, most_bytes, remove, surplus
 from builder.layer.snapshot import fingerprint
 from cache.oci.digest import Digest
 
-_MAX_BYTES = 20 * 10**9
-_GONE = ".gone-"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -53,10 +51,10 @@ class UnpackedLayers:
 
     @classmethod
     def below(cls, state_dir: Path) -> UnpackedLayers:
-        """Those of a state directory: at most a tenth of its disk, and 20 GB."""
+        """Those of a state directory."""
         directory = state_dir / "unpacked" / _ids()
         directory.mkdir(parents=True, exist_ok=True)
-        return cls(directory, min(_MAX_BYTES, shutil.disk_usage(directory).total // 10))
+        return cls(directory, most_bytes(directory))
 
     def has(self, chain: Digest) -> bool:
         """Whether :meth:`take` is likely to find it."""
@@ -65,14 +63,14 @@ class UnpackedLayers:
     def take(self, chain: Digest) -> Path | None:
         """The layer's directory, locked until :meth:`close`, or None. One that is damaged is removed."""
         kept = self.directory / chain.hex
-        lock = _lock(kept, fcntl.LOCK_SH)
-        if lock is None:
+        held = lock(kept, fcntl.LOCK_SH)
+        if held is None:
             return None
         if _read_seal(kept) != _seal(kept / "layer"):
-            os.close(lock)
-            _remove(kept)
+            os.close(held)
+            remove(kept)
             return None
-        self._locks.append(lock)
+        self._locks.append(held)
         os.utime(kept / "seal")
         return kept / "layer"
 
@@ -83,7 +81,7 @@ class UnpackedLayers:
         """
         new = layer.with_name(f"{layer.name}-kept")
         new.mkdir(mode=0o755)
-        self._locks.append(_held(new, fcntl.LOCK_SH))
+        self._locks.append(hold(new, fcntl.LOCK_SH))
         layer.rename(new / "layer")
         (new / "seal").write_bytes(msgspec.json.encode(_seal(new / "layer")))
         try:
@@ -94,25 +92,21 @@ class UnpackedLayers:
         return self.directory / chain.hex / "layer"
 
     def close(self) -> None:
-        """Gives up what the build has used, and removes what is too much, least recently used first."""
+        """Gives up what the build has used, and removes what is too much of what no other one uses."""
         while self._locks:
             os.close(self._locks.pop())
-        kept = sorted(self._kept(), key=lambda item: item[0], reverse=True)
-        held_bytes = 0
-        for _, size_bytes, path in kept:
-            held_bytes += size_bytes
-            if held_bytes > self.max_bytes:
-                _remove(path)
+        for path in surplus(self._kept(), self.max_bytes, time.time_ns()):
+            remove(path)
 
-    def _kept(self) -> Iterator[tuple[int, int, Path]]:
-        """The time of the last use, the size and the path of each. What a killed build left half removed goes too."""
+    def _kept(self) -> Iterator[Kept]:
+        """All that is whole; what a killed build left half removed goes."""
         for path in list(self.directory.iterdir()):
             seal = _read_seal(path)
-            if path.name.startswith(_GONE) or seal is None:
-                _remove(path)
+            if is_going(path) or seal is None:
+                remove(path)
                 continue
             with contextlib.suppress(FileNotFoundError):
-                yield os.stat(path / "seal").st_mtime_ns, seal.size_bytes, path
+                yield Kept(path, seal.size_bytes, os.stat(path / "seal").st_mtime_ns)
 
 
 def _ids() -> str:
@@ -140,39 +134,3 @@ def _read_seal(kept: Path) -> _Seal | None:
         return msgspec.json.decode((kept / "seal").read_bytes(), type=_Seal)
     except (OSError, msgspec.DecodeError):
         return None
-
-
-def _lock(path: Path, kind: int) -> int | None:
-    """A descriptor that holds the lock of what lies at ``path``; None when nothing does, or somebody is in the way."""
-    try:
-        lock = _held(path, kind)
-    except OSError:
-        return None
-    with contextlib.suppress(FileNotFoundError):
-        if os.path.samestat(os.fstat(lock), os.stat(path)):
-            return lock
-    os.close(lock)  # it was moved away, to be removed
-    return None
-
-
-def _held(path: Path, kind: int) -> int:
-    lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(lock, kind | fcntl.LOCK_NB)
-    except OSError:
-        os.close(lock)
-        raise
-    return lock
-
-
-def _remove(path: Path) -> None:
-    """Removes a directory that no build uses."""
-    lock = _lock(path, fcntl.LOCK_EX)
-    if lock is None:
-        return
-    try:
-        gone = path.with_name(_GONE + secrets.token_hex(8))
-        path.rename(gone)
-        shutil.rmtree(gone, ignore_errors=True)
-    finally:
-        os.close(lock)

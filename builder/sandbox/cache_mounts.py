@@ -1,23 +1,29 @@
 """The directories of ``RUN --mount=type=cache``: they outlive builds, and never get into a layer.
 
-<state_dir>/cache-mounts/<key>/
-├── 0.lock, 0/     held shared or alone while a step has it mounted
-└── 1.lock, 1/     … a further one, for a step that wants it for itself while another has it (sharing=private)
+<state_dir>/cache-mounts/<key>-<number>/
+├── files/            what steps see
+└── size              how many bytes that takes on the disk, where nobody has used it since
+
+Its lock is held shared or alone while a step has it mounted. A number above 0 is for a step that wants one for itself
+while another step has the first (sharing=private). The directory's own time is that of the last use.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from builder.dockerfile.mounts import Sharing
+from builder.kept import Kept, is_going, lock, most_bytes, remove, surplus
 from cache.keys import CacheKey
 
 _RETRY_S = 0.1
@@ -25,9 +31,15 @@ _RETRY_S = 0.1
 
 @dataclass(frozen=True, slots=True)
 class CacheDirectories:
-    """All of one state directory, shared by every build that uses it."""
+    """All below ``directory``, shared by every build that uses it."""
 
-    state_dir: Path
+    directory: Path
+    max_bytes: int
+
+    @classmethod
+    def below(cls, state_dir: Path) -> CacheDirectories:
+        """Those of a state directory, which exists."""
+        return cls(state_dir / "cache-mounts", most_bytes(state_dir))
 
     @asynccontextmanager
     async def hold(self, key: CacheKey, sharing: Sharing, make: Callable[[Path], None]) -> AsyncIterator[Path]:
@@ -35,36 +47,71 @@ class CacheDirectories:
 
         Waits while another step holds it and ``sharing`` does not let both. Raises OSError.
         """
-        parent = self.state_dir / "cache-mounts" / key.hex
-        parent.mkdir(parents=True, exist_ok=True)
-        number, lock = await self._lock(parent, sharing)
+        path, held = await self._lock(key, sharing)
         try:
-            directory = parent / str(number)
-            if not directory.exists():
-                await asyncio.to_thread(_make_whole, directory, make)
-            yield directory
+            (path / "size").unlink(missing_ok=True)
+            os.utime(path)
+            files = path / "files"
+            if not files.exists():
+                await asyncio.to_thread(_make_whole, files, make)
+            yield files
         finally:
-            os.close(lock)
+            os.close(held)
 
-    async def _lock(self, parent: Path, sharing: Sharing) -> tuple[int, int]:
-        """The number of a directory and the descriptor that holds its lock."""
+    async def _lock(self, key: CacheKey, sharing: Sharing) -> tuple[Path, int]:
+        """A directory and the descriptor that holds its lock."""
         kind = fcntl.LOCK_SH if sharing == "shared" else fcntl.LOCK_EX
         number = 0
         while True:
-            lock = os.open(parent / f"{number}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.flock(lock, kind | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(lock)
-            except BaseException:
-                os.close(lock)
-                raise
-            else:
-                return number, lock
+            path = self.directory / f"{key.hex}-{number}"
+            with contextlib.suppress(FileExistsError):  # pathlib's exist_ok fails where it is being removed
+                path.mkdir(parents=True)
+            held = lock(path, kind)
+            if held is not None:
+                return path, held
             if sharing == "private":
                 number += 1
             else:
                 await asyncio.sleep(_RETRY_S)
+
+    def trim(self) -> None:
+        """Removes what is too much, of what no step uses. Blocks; raises OSError."""
+        if self.directory.is_dir():
+            for path in surplus(self._kept(), self.max_bytes, time.time_ns()):
+                remove(path)
+
+    def _kept(self) -> Iterator[Kept]:
+        for path in list(self.directory.iterdir()):
+            if is_going(path):
+                remove(path)
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                size_bytes = _noted_bytes(path)
+                if size_bytes is not None:
+                    yield Kept(path, size_bytes, os.stat(path).st_mtime_ns)
+
+
+def _noted_bytes(path: Path) -> int | None:
+    """What a cache takes, measured where that was not done since its last use; None while a step uses it."""
+    with contextlib.suppress(OSError, ValueError):
+        return int((path / "size").read_text())
+    held = lock(path, fcntl.LOCK_EX)
+    if held is None:
+        return None
+    try:
+        used = os.stat(path)
+        size_bytes = _disk_bytes(path)
+        with contextlib.suppress(OSError):  # the disk is full
+            (path / "size").write_text(str(size_bytes))
+        os.utime(path, ns=(used.st_atime_ns, used.st_mtime_ns))
+        return size_bytes
+    finally:
+        os.close(held)
+
+
+def _disk_bytes(directory: Path) -> int:
+    files = (os.path.join(above, name) for above, _, names in os.walk(directory) for name in names)
+    return sum(os.lstat(file).st_blocks * 512 for file in files)
 
 
 def _make_whole(directory: Path, make: Callable[[Path], None]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -105,8 +106,9 @@ def test_the_least_recently_used_go_when_there_is_too_much(shared: Path, tmp_pat
     for number, chain in enumerate((A, B)):
         first.keep(chain, a_layer(tmp_path / f"work/{number}", "x" * 100_000))
     first.close()
-    for age, chain in enumerate((A, B)):
-        os.utime(shared / chain.hex / "seal", (1_000 + age, 1_000 + age))
+    now_s = time.time()
+    for age_s, chain in ((2000, A), (1000, B)):
+        os.utime(shared / chain.hex / "seal", (now_s - age_s, now_s - age_s))
     second = layers(shared, max_bytes=250_000)
     assert second.take(A) is not None
     second.keep(C, a_layer(tmp_path / "work/3", "x" * 100_000))
