@@ -6,8 +6,9 @@
     ├── SizeMismatch(digest, expected, actual)
     ├── RecordConflict(name)                        a compare-and-swap lost
     ├── DamagedRecord(name)                         a record that is there but cannot be understood
-    ├── StoreUnavailable(store, operation)          the store failed: nothing is known about the content
-    └── StoreFull(store)
+    └── StoreUnavailable(store, operation)          the store failed: nothing is known about the content
+        ├── StoreFull
+        └── CondemnedUnknown                        nor of what gc is about to delete
 
 Absent and failed are never the same: no caller may take StoreUnavailable for a miss without saying so.
 """
@@ -76,3 +77,10 @@ class StoreUnavailable(CacheError):
 
 class StoreFull(StoreUnavailable):
     """No space left in the store."""
+
+
+class CondemnedUnknown(StoreUnavailable):
+    """What gc has condemned could not be read for so long that no push may be acknowledged."""
+
+    def __init__(self, store: str, reason: str) -> None:
+        super().__init__(store, "say what gc has condemned", reason)

@@ -230,6 +230,14 @@ class Scrubbable(Enumerable, Protocol):
 
 
 @runtime_checkable
+class Believing(Protocol):
+    """A store that believes for a while that a blob is there, because it was there when it last looked."""
+
+    def doubt(self, digest: Digest | None) -> None:
+        """Sees to it that it looks again for a blob, None = for each."""
+
+
+@runtime_checkable
 class Copying(Protocol):
     """A store that holds copies of another one's blobs, nearer by. A copy can be lost at any time."""
 

@@ -56,8 +56,8 @@ class Lower(Store, Enumerable, Protocol):
 
 
 class TieredStore:
-    """``lower`` with ``disk`` in front of it. Also LocalPaths, Enumerable, Presigned, Sweepable, Copying and, where
-    the lower store is, Scrubbable.
+    """``lower`` with ``disk`` in front of it. Also LocalPaths, Enumerable, Presigned, Sweepable, Copying,
+    Believing and, where the lower store is, Scrubbable.
     """
 
     def __init__(self, lower: Lower, disk: DiskTier) -> None:
@@ -158,7 +158,7 @@ class TieredStore:
         if not isinstance(self._lower, Presigned):
             return None
         if await self._lower.stat(digest) is None:  # what is remembered of it may be a minute old
-            self._stats.pop(digest, None)
+            self.doubt(digest)
             return None
         return await self._lower.presigned_url(digest, expires_s)
 
@@ -171,8 +171,7 @@ class TieredStore:
     async def put_aside(self, digest: Digest, version: str) -> Aside:
         """Moves the blob into the lower store's quarantine; a copy on the disk stays, it was verified."""
         aside = await self._scrubbable().put_aside(digest, version)
-        self._deletions += 1
-        self._stats.pop(digest, None)
+        self.doubt(digest)
         return aside
 
     async def remove_aside(self, digest: Digest) -> None:
@@ -183,6 +182,14 @@ class TieredStore:
         if not isinstance(self._lower, Scrubbable):
             raise StoreUnavailable(self.url, "look after blobs", "it cannot put any aside")
         return self._lower
+
+    def doubt(self, digest: Digest | None) -> None:
+        """Forgets that a blob was in the lower store, None = of all blobs."""
+        self._deletions += 1
+        if digest is None:
+            self._stats.clear()
+        else:
+            self._stats.pop(digest, None)
 
     def copies(self) -> list[Digest]:
         """What the disk has a copy of."""
@@ -254,8 +261,7 @@ class TieredStore:
         return task
 
     async def _drop(self, digest: Digest) -> None:
-        self._deletions += 1
-        self._stats.pop(digest, None)
+        self.doubt(digest)
         try:
             await self._disk.remove(digest)
         except StoreUnavailable as error:

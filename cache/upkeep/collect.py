@@ -12,17 +12,19 @@ A run does this, in this order:
 Why no acknowledged push is lost. A push is acknowledged once its manifest's record is written, and before that every
 blob that it names was looked at (or stored) by the replica that took it. Let T be when the blob was condemned.
 
-- *Looked at after the replica learned of it* (T + RELOAD_S at the latest): the replica first wrote the blob's name into
-  the batch, under compare-and-swap. Either that was before the batch was closed, and the blob stays; or it was after,
-  and the blob was treated as absent, so the push was refused or the upload waited for the deletion to end and stored
-  the bytes anew. The same holds for a mount, a HEAD, a GET and a manifest that is pushed again.
+- *Looked at after the replica learned of it* (T + KNOWN_S at the latest: a replica that has not read what is condemned
+  for so long refuses the push): the replica first wrote the blob's name into the batch, under compare-and-swap. Either
+  that was before the batch was closed, and the blob stays; or it was after, and the blob was treated as absent, so the
+  push was refused or the upload waited for the deletion to end and stored the bytes anew. The same holds for a mount
+  and a manifest that is pushed again; a HEAD or a GET does it as far as the replica knows.
 - *Looked at before*: then the manifest was written soon after, long before T + grace. The marking that decides on the
   blob begins after T + grace, so it meets the manifest, and the blob is marked. Content that is moved from tag to tag
   while a marking runs may be missed by that one; it is condemned at worst, and the next marking meets it.
 - *Uploaded or mounted, and its manifest is still to come*: it may be condemned, and stays for the grace. So the grace
   is the longest time that a push may take from its first blob to its manifest; by then the manifest's own check keeps
   it. After that the push is refused (MANIFEST_BLOB_UNKNOWN), never acknowledged and then lost.
-- *Disk tiers* believe for 60 s that a blob is there: the grace must exceed RELOAD_S + 60 s, and MIN_GRACE_S does.
+- *Disk tiers* believe for a minute that a blob is there. A replica makes them doubt it when it finds the blob's batch
+  done with, and doubt everything when it learns of the next run: by the manifest's own check the store itself answers.
 - *Clocks*: only the end of the grace is judged by a clock (that of the machine on which gc runs); it may be wrong by
   the grace less MIN_GRACE_S.
 

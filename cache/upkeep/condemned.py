@@ -1,17 +1,18 @@
 """The blobs that gc means to delete, and how whoever still wants one keeps it.
 
 gc publishes what it found unreachable in records of up to BATCH digests, then ``gc/state``, which replicas read every
-RELOAD_S. A record is *open* at first: whoever relies on a blob of it writes its name into the record (``keep``), under
-compare-and-swap, before anything is answered. After the grace gc *closes* the record, under compare-and-swap too: what
-was not spared by then is decided, and from then on counts as absent for everybody. Then it is deleted, and the record
-with it. One record decides for each blob, so there is no moment in which one side thinks that it is kept and the other
-that it is not.
+RELOAD_S; one that has not been able to for KNOWN_S acknowledges no push (``require_known``). A record is *open* at
+first: whoever relies on a blob of it writes its name into the record (``keep``), under compare-and-swap, before
+anything is answered. After the grace gc *closes* the record, under compare-and-swap too: what was not spared by then is
+decided, and from then on counts as absent for everybody. Then it is deleted, and the record with it. One record decides
+for each blob, so there is no moment in which one side thinks that it is kept and the other that it is not.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -21,13 +22,13 @@ import msgspec
 import structlog
 
 from cache import paths
-from cache.errors import CacheError, DamagedRecord, RecordConflict, StoreUnavailable
+from cache.errors import CacheError, CondemnedUnknown, DamagedRecord, RecordConflict, StoreUnavailable
 from cache.oci.digest import Digest
-from cache.store import ABSENT, Absent, Records
+from cache.singleflight import SingleFlight
+from cache.store import ABSENT, Absent, Believing, Records
 from cache.upkeep.marks import mark
-from cache.upkeep.retention import RELOAD_S
+from cache.upkeep.retention import KNOWN_S, RELOAD_S
 
-"""How often a replica looks for what has been condemned."""
 BATCH = 1000
 MAX_BATCHES = 100
 """So many batches are condemned at a time: it bounds what replicas remember, and what a run of gc does."""
@@ -104,6 +105,8 @@ class Condemned:
         self._url = url
         self._clock = clock
         self._view = _View()
+        self._known_at = -math.inf
+        self._reloads: SingleFlight[None, None] = SingleFlight()
         self._reloading: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -116,18 +119,33 @@ class Condemned:
         if self._reloading is not None:
             self._reloading.cancel()
             await asyncio.gather(self._reloading, return_exceptions=True)
+        await self._reloads.close()
 
     async def reload(self) -> None:
-        """Learns what is condemned now."""
+        """Learns what is condemned now. Raises DamagedRecord too."""
+        began_at = self._clock()
         state, _ = await read_state(self._records)
-        if state.run == self._view.run:
+        if state.run != self._view.run:
+            view = _View(state.run)
+            for number in range(state.batches):
+                found = await read_batch(self._records, paths.condemned(state.run, number))
+                if found is not None:
+                    view.batch_of.update((mark(Digest.parse(digest)), number) for digest in found[0].digests)
+            self._doubt(None)  # what the run before had condemned is gone, and we no longer know what that was
+            self._view = view
+        self._known_at = began_at
+
+    async def require_known(self) -> None:
+        """Returns when a push may rely on ``keep``: when we know what was condemned until a moment ago.
+
+        Raises CondemnedUnknown when that cannot be read: gc may be about to delete what the push needs.
+        """
+        if self._clock() - self._known_at <= KNOWN_S:
             return
-        view = _View(state.run)
-        for number in range(state.batches):
-            found = await read_batch(self._records, paths.condemned(state.run, number))
-            if found is not None:
-                view.batch_of.update((mark(Digest.parse(digest)), number) for digest in found[0].digests)
-        self._view = view
+        try:
+            await self._reloads.run(None, self.reload)
+        except CacheError as error:
+            raise CondemnedUnknown(self._url, str(error)) from error
 
     async def keep(self, digest: Digest) -> bool:
         """Sees to it that the blob is not deleted, before anybody is told that it is there.
@@ -167,8 +185,13 @@ class Condemned:
                 view.kept.add(digest)
                 log.info("condemned_blob_kept", digest=str(digest), run=view.run)
                 return True
+        self._doubt(digest)
         view.kept.add(digest)  # the batch is done with: the store itself knows now whether the blob is there
         return True
+
+    def _doubt(self, digest: Digest | None) -> None:
+        if isinstance(self._records, Believing):
+            self._records.doubt(digest)
 
     async def _keep_reloading(self) -> None:
         while True:
@@ -177,7 +200,7 @@ class Condemned:
 
     async def _reload_or_tell(self) -> None:
         try:
-            await self.reload()
+            await self._reloads.run(None, self.reload)
         except CacheError as error:
             log.warning("condemned_not_read", error=str(error))
 

@@ -7,7 +7,7 @@ set it: a step counts from the run of gc that saw it first.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cache import entry, paths, record_names
 from cache.catalog import read_tag
@@ -96,6 +96,10 @@ class Entries:
         facts = await self._facts.of(descriptor.digest, descriptor.media_type)
         size_bytes, seconds = (facts.size_bytes, facts.seconds) if facts is not None else (descriptor.size, 0.0)
         limited = self._entry(name, size_bytes, pointed.checked_at, seconds)
+        # Who asks by digest uses the image too: they have resolved the tag, or have it pinned.
+        by_digest = self._totals.used.get(paths.member(named.namespace, named.repository, descriptor.digest))
+        if by_digest is not None and by_digest.last_at > limited.used_at:
+            limited = replace(limited, used_at=by_digest.last_at)
         return Found(limited, record.version, retention, descriptor.digest, is_manifest=True)
 
     async def _step(self, name: str) -> Found | None:

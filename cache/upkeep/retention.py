@@ -29,15 +29,17 @@ class Reason(Enum):
     ENTRIES = "entries"
 
 
-RELOAD_S = 30.0
+RELOAD_S = 20.0
 """How often replicas look whether something was condemned."""
+KNOWN_S = 30.0
+"""For so long a replica acknowledges pushes by what it has last seen of it."""
 GRACE_S = 24 * 3600.0
-MIN_GRACE_S = RELOAD_S + 60.0
-"""Disk tiers believe for 60 s that a blob is there."""
+MIN_GRACE_S = KNOWN_S + 60.0
+"""The rest is for a push that has looked at its blobs, and has its manifest still to write."""
 
 
 def check_grace(grace_s: float) -> float:
-    """The grace itself. Raises ValueError for one in which replicas might not learn of what was condemned."""
+    """The grace itself. Raises ValueError for one in which a push might meet a deletion that it has not heard of."""
     if grace_s <= MIN_GRACE_S:
         raise ValueError(f"a grace of {grace_s:g} s is too short: expected more than {MIN_GRACE_S:g} s")
     return grace_s

@@ -38,7 +38,8 @@ log = structlog.get_logger()
 
 
 class HostedRepositories:
-    """The content of hosted repositories. Every method raises StoreUnavailable when the store fails."""
+    """The content of hosted repositories. Every method raises StoreUnavailable when the store fails; pushes raise
+    CondemnedUnknown where what gc is about to delete cannot be read."""
 
     def __init__(
         self,
@@ -64,6 +65,7 @@ class HostedRepositories:
 
     async def add_blob(self, route: Hosted, digest: Digest, size_bytes: int) -> None:
         """Notes that the repository has a blob that is in the store. Raises Unknown when it is being deleted."""
+        await self._condemned.require_known()
         if not await self._condemned.keep(digest):
             raise no_blob(route, digest)
         if await self._member(route, digest) is None:
@@ -72,6 +74,7 @@ class HostedRepositories:
 
     async def admit(self, digest: Digest) -> None:
         """Returns when content can be stored again that gc may be deleting. Raises StoreUnavailable."""
+        await self._condemned.require_known()
         await self._condemned.admit(digest)
 
     async def remove_blob(self, route: Hosted, digest: Digest) -> None:
@@ -116,6 +119,7 @@ class HostedRepositories:
         are pointed to it. ``who`` pushes it: the tag's producer. With ``first_wins`` a tag that means something else
         already is left alone, and the push refused (InvalidRequest).
         """
+        await self._condemned.require_known()
         if isinstance(manifest, Manifest):
             await self._require_blobs(route, manifest)
         else:

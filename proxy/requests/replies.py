@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from cache.errors import BlobNotFound, CacheError, DigestMismatch, SizeMismatch, StoreFull
+from cache.errors import BlobNotFound, CacheError, CondemnedUnknown, DigestMismatch, SizeMismatch, StoreFull
 from cache.oci.errors import Denied, InvalidDigest, Misled, NotFound, OCIError, RateLimited, RegistryError
 from proxy.errors import CredentialsNeeded, Draining, OutOfOrder, Refused, Unknown
 from proxy.requests.ranges import RangeNotSatisfiable
@@ -51,6 +51,9 @@ def error_reply(
             return ErrorReply(404, "BLOB_UNKNOWN", str(error))
         case StoreFull():
             return ErrorReply(507, "UNKNOWN", "the proxy's store is full")
+        case CondemnedUnknown():
+            why = "no push is taken now: the store does not say which content is about to be deleted"
+            return ErrorReply(503, "UNKNOWN", why, headers={"Retry-After": "5"})
         case CacheError():
             return ErrorReply(503, "UNKNOWN", "the proxy's store does not work", headers={"Retry-After": "5"})
         case InvalidDigest():

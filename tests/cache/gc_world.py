@@ -26,9 +26,9 @@ class World:
         self.namespace = namespace
         self.now = time.time()
 
-    def replica(self):
+    def replica(self, clock=time.monotonic):
         """What one replica knows of what is condemned."""
-        return Condemned(self.store, self.store.url)
+        return Condemned(self.store, self.store.url, clock)
 
     async def blob(self, repository, data):
         """Pushes a blob, and returns its descriptor."""

@@ -7,13 +7,16 @@ import pytest
 
 from cache import paths
 from cache.disk.filesystem import FilesystemStore
-from cache.errors import RecordConflict, StoreUnavailable
+from cache.disk.tier import DiskTier
+from cache.disk.tiered import TieredStore
+from cache.errors import CondemnedUnknown, RecordConflict, StoreUnavailable
 from cache.memory import MemoryStore
 from cache.oci.digest import Digest
 from cache.oci.manifest import make_manifest
 from cache.s3.store import S3Store
 from cache.upkeep import condemned
-from cache.upkeep.condemned import Batch, encode, read_batch, read_state
+from cache.upkeep.condemned import Batch, Condemned, encode, read_batch, read_state
+from cache.upkeep.retention import KNOWN_S
 from tests.cache.conftest import new_location
 from tests.cache.gc_world import DAY, GRACE_S, World
 
@@ -273,6 +276,65 @@ async def test_a_replica_that_cannot_reload_goes_on_with_what_it_knows(world):
     world.store.get = get
     assert await replica.keep(digest)
     assert (await world.collect()).rescued == 1
+
+
+async def test_a_replica_that_cannot_read_what_is_condemned_acknowledges_no_push(world):
+    now = 1000.0
+    replica = world.replica(lambda: now)
+    with pytest.raises(CondemnedUnknown):  # it has never known
+        await unreadable(world, replica.require_known())
+    await replica.reload()
+    now += KNOWN_S
+    await unreadable(world, replica.require_known())
+    now += 1
+    with pytest.raises(CondemnedUnknown, match="failed to say what gc has condemned"):
+        await unreadable(world, replica.require_known())
+    await world.store.put(paths.GC_STATE, b"from a later version")
+    with pytest.raises(CondemnedUnknown, match="record gc/state is damaged"):
+        await replica.require_known()
+
+
+async def test_a_replica_that_can_read_again_knows_at_once(world):
+    now = 1000.0
+    replica = world.replica(lambda: now)
+    await replica.reload()
+    stray = await world.blob("app", b"stray")
+    await world.collect()
+    now += KNOWN_S + 1
+    await replica.require_known()
+    assert await replica.keep(stray.digest)
+    world.now += GRACE_S + 1
+    assert (await world.collect()).rescued == 1
+
+
+async def unreadable(world, work):
+    """Does something while gc's state cannot be read."""
+
+    async def failing(name):
+        raise StoreUnavailable(world.store.url, "read")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(world.store, "get", failing)
+        await work
+
+
+@pytest.mark.parametrize("reloads", [False, True])
+async def test_a_disk_tier_does_not_vouch_for_what_gc_has_deleted(world, tmp_path, reloads):
+    """The replica was asked for the blob by somebody who does not keep it, just before gc deleted it."""
+    tiered = TieredStore(world.store, DiskTier(tmp_path, 1 << 20))
+    stray = await world.blob("app", b"stray")
+    await world.collect()
+    replica = Condemned(tiered, tiered.url)
+    await replica.reload()
+    assert await tiered.stat(stray.digest) is not None
+    world.now += GRACE_S + 1
+    assert (await world.collect()).freed == 1
+    assert await tiered.stat(stray.digest) is not None  # believed
+    if reloads:
+        await replica.reload()
+    assert await replica.keep(stray.digest)
+    assert await tiered.stat(stray.digest) is None
+    await tiered.close()
 
 
 class Replica:
