@@ -79,9 +79,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path, limit_s: float = 20) -> None:
     """Returns when the port takes connections. Raises RuntimeError when the process ends before that."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + limit_s
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise RuntimeError(f"{process.args!r} ended with {process.returncode}: {log.read_text()[-2000:]}")
@@ -90,7 +90,7 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> Non
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.01)
-    raise TimeoutError(f"nothing listens on port {port} after 20 s")
+    raise TimeoutError(f"nothing listens on port {port} after {limit_s:g} s")
 
 
 @contextmanager
