@@ -22,6 +22,7 @@ from builder.execution.copy import Source
 from builder.execution.execute import Executor
 from builder.execution.mounting import Mounting
 from builder.execution.perform import Performer
+from builder.execution.single_snapshot import SingleSnapshot
 from builder.execution.stage_root import RootFactory
 from builder.execution.step_cache import StepCache
 from builder.layer.origins import BuildLayers, RegistryOrigin
@@ -226,6 +227,9 @@ class _Build:
         needed = needed_stages(executor.stages, target, self.cache)
         missed = any(key and key not in self.cache for index in needed for key in executor.stages[index].keys)
         built = await executor.build(target)
+        if self.options.single_snapshot:
+            layer_format = step_format(self.options.output.exports)
+            built = await SingleSnapshot(self.layers, self.cache, self.listen, layer_format).of(built)
         if missed:
             note = write_note(noted_steps(executor.stages.values()))
             created = _rfc3339(self.options.clamp_mtime_s)

@@ -103,6 +103,7 @@ def make_options(values: Values, environ: Mapping[str, str]) -> BuildOptions:
         context_sub_path=text_of(values, "context_sub_path"),
         dockerfile=dockerfile,
         targets=texts_of(values, "target") or ("",),
+        single_snapshot=bool(values["single_snapshot"]),
         check_only=bool(values["check"]),
         dry_run=bool(values["dry_run"]),
         explain=bool(values["explain"]),

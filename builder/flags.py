@@ -83,6 +83,12 @@ _KANIKO_S = (
         "Set all times in the image to 0, so that equal inputs give equal digests.",
         unlike="The base's layers stay as they are.",
     ),
+    Flag(
+        "single-snapshot",
+        BOOL,
+        "One layer for all that the build adds to its base; steps are cached as ever.",
+        also=("squash",),
+    ),
     *registry_flags.FLAGS,
     Flag("state-dir", TEXT, "The builder's own directory.", also=("kaniko-dir",), env=("CROSSDOCK_STATE",)),
 )

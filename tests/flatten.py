@@ -11,7 +11,7 @@ import io
 import json
 import posixpath
 import tarfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,16 @@ def read_layout(layout: Path) -> FlatImage:
         tar = gzip.decompress(tar) if layer["mediaType"].endswith("gzip") else tar
         assert f"sha256:{hashlib.sha256(tar).hexdigest()}" == diff_id
         layers.append(_apply(tar, files))
-    return FlatImage(config, files, layers)
+    return FlatImage(config, _with_first_names(files), layers)
+
+
+def _with_first_names(files: dict[str, File]) -> dict[str, File]:
+    """Names of one file say the first of those that are left, whichever was the first in its layer."""
+    groups: dict[str, list[str]] = {}
+    for path, file in files.items():
+        groups.setdefault(file.same_as, []).append(path)
+    firsts = {group: min(paths) if len(paths) > 1 else "" for group, paths in groups.items()}
+    return {path: replace(file, same_as=file.same_as and firsts[file.same_as]) for path, file in files.items()}
 
 
 def _blob(layout: Path, digest: str) -> bytes:

@@ -43,7 +43,7 @@ LEVELS = {
         builder.dockerfile: config_syntax directives durations expansion glob heredocs lines mounts parser statement
             words work_syntax
         builder.execution: chmod copy_rules image_users
-        builder.layer: links tarformat
+        builder.layer: links merge tarformat
         builder.outputs: export_syntax image
         builder.planning: dry_run evaluate evaluate_work explain graph history keys lint metadata plan sources
             stage_scope steps
@@ -65,7 +65,8 @@ LEVELS = {
         builder: kept oci_layout stored_images workspace
         builder.contexts: archive_streams context download git_program google_credentials
         builder.execution: copy digests placement
-        builder.layer: archives decompress entries layerdir rootfs snapshot tarlayer tarread unpack unpacked
+        builder.layer: archives decompress entries layerdir rootfs snapshot squash storing tarlayer tarread unpack
+            unpacked
         builder.outputs: digest_files files image_files
         builder.sandbox: agent_socket cache_mounts foreign isolation mount_preparation mounts program root stubs
         cache: memory record_memory
@@ -84,7 +85,7 @@ LEVELS = {
     3: """
         builder: bases
         builder.contexts: local_inputs remotes
-        builder.execution: execute mounting perform stage_root step_cache
+        builder.execution: execute mounting perform single_snapshot stage_root step_cache
         builder.layer: origins
         builder.outputs: conversions deliver push
         builder.sandbox: run

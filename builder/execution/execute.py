@@ -45,6 +45,8 @@ class _StageState:
 
     layers: list[Layer]
     history: list[History]
+    base_layers: int = 0
+    base_history: int = 0
     root: StageRoot | None = None
     applied: int = 0
     content_chain: CacheKey | None = None
@@ -53,10 +55,12 @@ class _StageState:
 
 @dataclass(frozen=True, slots=True)
 class BuiltStage:
-    """A finished stage."""
+    """A finished stage. Of its layers and its history the first so many are those of the image that it began with."""
 
     config: ImageConfig
     layers: tuple[Layer, ...]
+    base_layers: int = 0
+    base_history: int = 0
 
 
 @dataclass(slots=True)
@@ -90,7 +94,7 @@ class Executor:
         config = msgspec.structs.replace(
             self.stages[index].stage.config, created=self.created, history=tuple(state.history)
         )
-        return BuiltStage(config, tuple(state.layers))
+        return BuiltStage(config, tuple(state.layers), state.base_layers, state.base_history)
 
     async def files(self, index: int) -> Tree:
         """The files of a stage that is built."""
@@ -124,11 +128,12 @@ class Executor:
         match stage.plan.base:
             case StageBase(index):
                 below = await self._state(index)
-                return _StageState(list(below.layers), list(below.history))
+                return _StageState(list(below.layers), list(below.history), below.base_layers, below.base_history)
             case ScratchBase():
                 return _StageState([], [])
             case ImageBase():
-                return _StageState(list(self.base_layers[stage.plan.index]), list(stage.base_config.history))
+                layers, history = self.base_layers[stage.plan.index], stage.base_config.history
+                return _StageState([*layers], [*history], len(layers), len(history))
 
     def _is_cached(self, keyed: KeyedStage) -> bool:
         """Whether nothing of the stage has to be done."""

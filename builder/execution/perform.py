@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from builder import events
@@ -21,6 +22,7 @@ from builder.execution.placement import make_directory
 from builder.execution.stage_root import StageRoot
 from builder.layer.changes import Change, Entry
 from builder.layer.rootfs import Tree
+from builder.layer.storing import keep_layer
 from builder.layer.tarlayer import write_layer
 from builder.options import DEFAULT_LIMITS, Limits
 from builder.outputs.exports import USUAL_LAYERS, LayerFormat
@@ -31,8 +33,6 @@ from builder.planning.steps import CopyFiles, LayerStep, MakeDirectory, RunComma
 from builder.sandbox.foreign import ForeignCode
 from builder.sandbox.run import RunSpec
 from cache.disk.filesystem import FilesystemStore
-from cache.oci import media_types
-from cache.oci.descriptor import Descriptor
 from cache.oci.layer import Layer
 
 
@@ -203,23 +203,11 @@ class Performer:
         return await asyncio.to_thread(self._write, changes) if changes else None
 
     def _write(self, changes: Sequence[Change]) -> Layer:
-        path = self.store.incoming()
-        try:
-            with path.open("wb") as out:
-                written = write_layer(
-                    changes,
-                    out,
-                    clamp_mtime_s=self.clamp_mtime_s,
-                    compression=self.layer_format.compression,
-                    level=self.layer_format.level,
-                )
-            self.store.adopt(path, written.digest, written.size_bytes)
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
-        media_type = media_types.OCI_LAYERS[self.layer_format.compression]
-        descriptor = Descriptor(media_type=media_type, digest=written.digest, size=written.size_bytes)
-        return Layer(descriptor, written.diff_id)
+        made = self.layer_format
+        write = partial(
+            write_layer, changes, clamp_mtime_s=self.clamp_mtime_s, compression=made.compression, level=made.level
+        )
+        return keep_layer(self.store, made.compression, write)
 
 
 def _account_files(tree: Tree) -> tuple[str, str]:

@@ -10,12 +10,15 @@ import stat
 import struct
 from dataclasses import dataclass, replace
 
+from builder.errors import BuildError
 from builder.layer.changes import Change, Entry, Opaque, Whiteout
+from builder.layer.links import join
 
 BLOCK_BYTES = 512
 WHITEOUT_PREFIX = ".wh."
 OPAQUE_NAME = ".wh..wh..opq"
 XATTR_RECORD = "SCHILY.xattr."
+_AUFS_PREFIX = ".wh..wh."
 
 _NAME_BYTES = 100
 _PREFIX_BYTES = 155
@@ -75,6 +78,28 @@ def header(change: Change, clamp_mtime_s: int | None = None) -> bytes:
             return _with_records(_Header(_encode(f"{parent}/{WHITEOUT_PREFIX}{name}".lstrip("/")), b"0"), {})
         case Opaque(path=path):
             return _with_records(_Header(_encode(f"{path}/{OPAQUE_NAME}".lstrip("/")), b"0"), {})
+
+
+def change_of(entry: Entry) -> Change | None:
+    """What a member of a layer's tar means; None for aufs' own notes, which old layers hold. Raises BuildError."""
+    parent, _, name = entry.path.rpartition("/")
+    if not name.startswith(WHITEOUT_PREFIX):
+        return member_of(entry)
+    if name == OPAQUE_NAME:
+        return Opaque(parent)
+    if name.startswith(_AUFS_PREFIX):
+        return None
+    hidden = name.removeprefix(WHITEOUT_PREFIX)
+    if hidden in {"", ".", ".."}:
+        raise BuildError(f"{entry.path!r} in the layer is not a whiteout: it names no file")
+    return Whiteout(join(parent, hidden))
+
+
+def member_of(entry: Entry) -> Entry:
+    """The member itself. Raises BuildError for one that would replace the root by a file."""
+    if not entry.path and not entry.is_directory:
+        raise BuildError("the archive would replace the root by a file")
+    return entry
 
 
 def padding(size_bytes: int) -> bytes:

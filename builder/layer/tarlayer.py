@@ -44,8 +44,16 @@ class WrittenLayer:
     tar_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """A regular file whose bytes are read from a stream, and not from this machine's disk."""
+
+    entry: Entry
+    content: Readable
+
+
 def write_layer(
-    changes: Iterable[Change],
+    changes: Iterable[Change | Filled],
     out: BinaryIO,
     *,
     clamp_mtime_s: int | None = None,
@@ -59,12 +67,16 @@ def write_layer(
     """
     blob = _Blob(out, compression, level)
     tar = _Tar(blob)
-    for change in changes:
+    for item in changes:
+        change = item.entry if isinstance(item, Filled) else item
         try:
             tar.write(header(change, clamp_mtime_s))
         except UnfitForLayer as error:
             raise BuildError(str(error)) from error
-        if isinstance(change, Entry) and change.is_file and change.content is not None:
+        if isinstance(item, Filled):
+            _copy_exactly(item.entry, item.content.read, tar.write)
+            tar.write(padding(item.entry.size_bytes))
+        elif isinstance(change, Entry) and change.is_file and change.content is not None:
             _write_content(tar, change, change.content)
     tar.write(bytes(2 * BLOCK_BYTES))
     tar.write(bytes(-tar.size_bytes % RECORD_BYTES))

@@ -10,18 +10,16 @@ from typing import BinaryIO
 
 from builder.contexts.members import ContextMembers, context_path
 from builder.errors import BuildError
-from builder.layer.changes import Change, Entry, Opaque, Whiteout
+from builder.layer.changes import Change, Entry
 from builder.layer.decompress import MAGIC_BYTES, Compression, DecompressingReader, Readable, compression_of
 from builder.layer.entries import keeps_xattr
 from builder.layer.layerdir import LayerDirectory
-from builder.layer.links import clean, join
+from builder.layer.links import clean
 from builder.layer.rootfs import Tree
-from builder.layer.tarformat import OPAQUE_NAME, WHITEOUT_PREFIX
+from builder.layer.tarformat import change_of, member_of
 from builder.layer.tarread import read_entries
 from builder.options import DEFAULT_LIMITS, Limits
 from cache.oci.digest import Digest
-
-_AUFS_PREFIX = ".wh..wh."
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +48,7 @@ def unpack_layer(
     when this raises BuildError.
     """
     target = LayerDirectory(directory, overlay=overlay, lower=lower)
-    return _unpack(DecompressingReader(source, compression), target, _layer_change)
+    return _unpack(DecompressingReader(source, compression), target, change_of)
 
 
 def unpack_archive(
@@ -58,7 +56,7 @@ def unpack_archive(
 ) -> Unpacked:
     """Unpacks a tar that is no layer into a new directory: ``.wh.`` names are plain files. Raises BuildError."""
     reader = DecompressingReader(source, compression, limits.unpacked_bytes)
-    return _unpack(reader, LayerDirectory(directory), counted(_archive_change, limits.files))
+    return _unpack(reader, LayerDirectory(directory), counted(member_of, limits.files))
 
 
 def unpack_context(source: Readable, directory: Path, limits: Limits) -> Unpacked:
@@ -133,24 +131,3 @@ def _unpack(
 def _kept(xattrs: Mapping[str, bytes]) -> dict[str, bytes]:
     """Without those that would steer overlayfs or are the machine's own."""
     return {name: value for name, value in xattrs.items() if keeps_xattr(name)}
-
-
-def _archive_change(entry: Entry) -> Change:
-    if not entry.path and not entry.is_directory:
-        raise BuildError("the archive would replace the root by a file")
-    return entry
-
-
-def _layer_change(entry: Entry) -> Change | None:
-    """What a layer's tar entry means; None for aufs' own notes, which old layers hold."""
-    parent, _, name = entry.path.rpartition("/")
-    if not name.startswith(WHITEOUT_PREFIX):
-        return _archive_change(entry)
-    if name == OPAQUE_NAME:
-        return Opaque(parent)
-    if name.startswith(_AUFS_PREFIX):
-        return None
-    hidden = name.removeprefix(WHITEOUT_PREFIX)
-    if hidden in {"", ".", ".."}:
-        raise BuildError(f"{entry.path!r} in the layer is not a whiteout: it names no file")
-    return Whiteout(join(parent, hidden))

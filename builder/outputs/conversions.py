@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from builder.layer.origins import BuildLayers
+from builder.layer.storing import keep_layer
 from builder.layer.tarlayer import recompress_layer
 from builder.outputs.exports import LayerFormat
 from cache.oci import media_types
-from cache.oci.descriptor import Descriptor
 from cache.oci.digest import Digest
 from cache.oci.layer import Layer
 from cache.singleflight import SingleFlight
@@ -59,18 +60,10 @@ class Conversions:
         return await asyncio.to_thread(self._write, layer, await self.layers.fetch(layer), wanted)
 
     def _write(self, layer: Layer, blob: Path, wanted: LayerFormat) -> Layer:
-        store = self.layers.store
-        path = store.incoming()
-        try:
-            with blob.open("rb") as source, path.open("wb") as out:
-                compression = media_types.layer_compression(layer.descriptor.media_type)
-                written = recompress_layer(source, compression, out, wanted)
-            store.adopt(path, written.digest, written.size_bytes)
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
-        media_type = media_types.OCI_LAYERS[wanted.compression]
-        return Layer(Descriptor(media_type=media_type, digest=written.digest, size=written.size_bytes), written.diff_id)
+        compression = media_types.layer_compression(layer.descriptor.media_type)
+        with blob.open("rb") as source:
+            write = partial(recompress_layer, source, compression, wanted=wanted)
+            return keep_layer(self.layers.store, wanted.compression, write)
 
 
 async def _itself(layer: Layer) -> Layer:

@@ -6,12 +6,13 @@ it: what they change enters the keys of the commands that can see it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from builder.planning.sources import Selection
 from builder.planning.steps import CopyFiles, MakeDirectory, RunCommand, StepMount
 from cache.keys import CacheKey, KeyBuilder
 from cache.oci.config import ImageConfig
+from cache.oci.layer import Layer
 
 
 def base_key(config: ImageConfig, clamp_mtime_s: int | None) -> KeyBuilder:
@@ -84,6 +85,12 @@ def copied_content(files: CacheKey) -> str:
 def directory_key(parent: CacheKey, step: MakeDirectory) -> KeyBuilder:
     """WORKDIR: the path, and whom a new directory belongs to."""
     return KeyBuilder("workdir").text("parent", parent.hex).text("path", step.path).text("user", step.user)
+
+
+def single_snapshot_key(base: Iterable[Layer], made: Iterable[Layer]) -> CacheKey:
+    """The one layer that stands for those which a build ``made`` over its base."""
+    key = KeyBuilder("single snapshot").items("base", (str(layer.diff_id) for layer in base))
+    return key.items("made", (str(layer.diff_id) for layer in made)).key()
 
 
 def formatted_key(key: CacheKey, layer_format: str) -> CacheKey:

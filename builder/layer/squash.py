@@ -1,0 +1,63 @@
+"""Layers → one layer: their tars are read twice, for what is left of them and for its content; no file is unpacked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from builder.errors import BuildError
+from builder.layer.changes import Change, Entry
+from builder.layer.decompress import Compression, DecompressingReader
+from builder.layer.merge import Merge, MergedLayers
+from builder.layer.tarformat import change_of
+from builder.layer.tarlayer import Filled, WrittenLayer, write_layer
+from builder.layer.tarread import Content, read_entries
+from builder.outputs.exports import LayerFormat
+
+
+@dataclass(frozen=True, slots=True)
+class LayerBlob:
+    """A layer on this machine."""
+
+    path: Path
+    compression: Compression
+
+
+def merge_layers(blobs: Sequence[LayerBlob]) -> MergedLayers:
+    """What the layers, lowest first, are together. Raises BuildError for what is no layer."""
+    merged = MergedLayers()
+    for layer, blob in enumerate(blobs):
+        for number, entry, _ in _members(blob):
+            change = change_of(entry)
+            if change is not None:
+                merged.add(change, (layer, number))
+    return merged
+
+
+def write_merged(merge: Merge, blobs: Sequence[LayerBlob], out: BinaryIO, wanted: LayerFormat) -> WrittenLayer:
+    """Writes what ``blobs`` were merged to as one layer.
+
+    Directories come before all files, which come in the order of the layers.
+    """
+    return write_layer(_items(merge, blobs), out, compression=wanted.compression, level=wanted.level)
+
+
+def _items(merge: Merge, blobs: Sequence[LayerBlob]) -> Iterator[Change | Filled]:
+    yield from merge.changes
+    for layer, blob in enumerate(blobs):
+        for number, _, content in _members(blob):
+            if names := merge.files.get((layer, number)):
+                yield Filled(names[0], content)
+                yield from names[1:]
+
+
+def _members(blob: LayerBlob) -> Iterator[tuple[int, Entry, Content]]:
+    try:
+        with blob.path.open("rb") as source:
+            reader = DecompressingReader(source, blob.compression)
+            for number, (entry, content) in enumerate(read_entries(reader)):
+                yield number, entry, content
+    except OSError as error:
+        raise BuildError(f"cannot read the layer {blob.path.name}: {error.strerror}") from error
