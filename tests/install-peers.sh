@@ -21,6 +21,8 @@ nginx:nginx-light
 /usr/lib/nginx/modules/ngx_stream_module.so:libnginx-mod-stream
 wrk:wrk
 busybox:busybox-static
+umoci:umoci
+/usr/sbin/sshd:openssh-server
 '
 
 missing=''

@@ -20,7 +20,7 @@ from builder.contexts.remote import GitSource, is_commit
 from builder.errors import ContextError
 
 _TIMEOUT_S = 1800
-_TAIL_CHARS = 600
+_SHOWN_CHARS = 600
 _PASSED_ON = (
     "PATH",
     "HOME",
@@ -30,8 +30,10 @@ _PASSED_ON = (
     "GIT_SSL_CAINFO",
     "http_proxy",
     "https_proxy",
+    "all_proxy",
     "no_proxy",
     "HTTPS_PROXY",
+    "ALL_PROXY",
     "NO_PROXY",
 )
 _ANY_USER = "x-access-token"
@@ -73,14 +75,24 @@ class Git:
             self._run([*at, "fetch", "--quiet", "--tags", "origin", "+refs/heads/*:refs/remotes/origin/*"], source)
         self._run([*at, "checkout", "--quiet", "--detach", commit], source)
         if source.submodules and (directory / ".gitmodules").is_file():
-            self._run([*at, "submodule", "update", "--quiet", "--init", "--recursive", "--depth=1"], source)
+            self._update_submodules(source, directory)
         if not source.keep_git_dir:
             _remove_git_directories(directory)
+
+    def _update_submodules(self, source: GitSource, directory: Path) -> None:
+        submodule = ["-C", str(directory), "submodule", "--quiet"]
+        try:
+            self._run([*submodule, "update", "--init", "--recursive", "--depth=1"], source)
+        except ContextError:  # as above; what has come is shallow, and git does not go on from that
+            self._run([*submodule, "deinit", "--force", "--all"], source)
+            shutil.rmtree(directory / ".git/modules", ignore_errors=True)
+            self._run([*submodule, "update", "--init", "--recursive"], source)
 
     def _run(self, arguments: Sequence[str], source: GitSource) -> str:
         environ = {name: self.environ[name] for name in _PASSED_ON if name in self.environ}
         environ |= {"GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "true", "LC_ALL": "C"}
-        environ |= {"GIT_SSH_COMMAND": "ssh -o BatchMode=yes"} | _configuration(self._settings(source))
+        environ |= {"GIT_SSH_COMMAND": self.environ.get("GIT_SSH_COMMAND") or "ssh -o BatchMode=yes"}
+        environ |= _configuration(self._settings(source))
         safe = ["-c", "protocol.ext.allow=never", "-c", "advice.detachedHead=false", "-c", "core.hooksPath=/dev/null"]
         try:
             done = subprocess.run(
@@ -93,13 +105,11 @@ class Git:
                 umask=0o022,
             )
         except FileNotFoundError as error:
-            raise ContextError(f"cannot fetch {source}: there is no git here") from error
+            raise ContextError(f"cannot fetch {source}: the program git is not installed here") from error
         except subprocess.TimeoutExpired as error:
             raise ContextError(f"cannot fetch {source}: git took longer than {_TIMEOUT_S} s") from error
         if done.returncode:
-            said = done.stderr.decode(errors="replace")
-            reason = _USER_INFO.sub("", said).strip()[-_TAIL_CHARS:]
-            raise ContextError(f"cannot fetch {source}: git says: {reason}")
+            raise ContextError(f"cannot fetch {source}: git says: {_told(done.stderr)}")
         return done.stdout.decode(errors="surrogateescape")
 
     def _settings(self, source: GitSource) -> dict[str, str]:
@@ -120,6 +130,13 @@ class Git:
         user, token = self.environ.get("GIT_USERNAME", ""), self.environ.get("GIT_TOKEN", "")
         password = token or self.environ.get("GIT_PASSWORD", "")
         return f"{user or _ANY_USER}:{password}" if user or password else ""
+
+
+def _told(stderr: bytes) -> str:
+    """What git says, each line once and without passwords; of much the beginning, which has the cause, and the end."""
+    lines = dict.fromkeys(_USER_INFO.sub("", stderr.decode(errors="replace")).strip().splitlines())
+    told = "\n".join(lines)
+    return told if len(told) <= 2 * _SHOWN_CHARS else f"{told[:_SHOWN_CHARS]} … {told[-_SHOWN_CHARS:]}"
 
 
 def _without_user(repository: str) -> str:
