@@ -158,7 +158,7 @@ def _s3_body(place: S3Object, environ: Mapping[str, str]) -> Any:
     """The object's body. boto3 is imported only here, as that takes longer than a build whose every step hits."""
     import boto3.session
     from botocore.config import Config
-    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
 
     path_style = environ.get("S3_FORCE_PATH_STYLE", "").lower() in ("true", "1")
     endpoint = environ.get("S3_ENDPOINT") or None
@@ -175,4 +175,9 @@ def _s3_body(place: S3Object, environ: Mapping[str, str]) -> Any:
         told = error.response.get("Error", {})
         raise ContextError(f"cannot fetch {place}: {told.get('Code')} {told.get('Message', '')}".rstrip()) from error
     except (BotoCoreError, ValueError) as error:
-        raise ContextError(f"cannot fetch {place}: {error}; credentials come from AWS' variables and files") from error
+        hint = (
+            "; credentials come from AWS' variables and files"
+            if isinstance(error, NoCredentialsError | PartialCredentialsError)
+            else ""
+        )
+        raise ContextError(f"cannot fetch {place}: {error}{hint}") from error

@@ -1,5 +1,5 @@
-"""Contexts that are fetched: from the web, moto's S3, and fakes of Google's and Azure's storage, which note what they
-are asked."""
+"""Contexts that are fetched: from the web, a real S3 server, and fakes of Google's and Azure's storage, which note what
+they are asked."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from builder.options import BuildOptions
 from cache.oci.descriptor import Platform
 from tests.builder.servers import web
 from tests.builder.test_contexts import FILES, packed
-from tests.s3_servers import BUCKET, CREDENTIALS, run_moto
+from tests.s3_servers import BUCKET, run_seaweedfs, s3_credentials
 
-__all__ = ["web"]
+__all__ = ["s3_credentials", "web"]
 
 PACKED = packed(FILES)
 KEY = base64.b64encode(b"the account's key").decode()
@@ -75,16 +75,23 @@ async def test_a_stream_that_breaks_off_is_fetched_again_into_a_new_directory(tm
 # S3
 
 
-async def test_s3(tmp_path, monkeypatch):
-    for name, value in CREDENTIALS.items():
-        monkeypatch.setenv(name, value)
-    with run_moto() as server:
-        server.client().put_object(Bucket=BUCKET, Key="d/context.tar.gz", Body=PACKED)
-        environ = {"S3_ENDPOINT": server.endpoint_url, "S3_FORCE_PATH_STYLE": "true"}
-        inputs = await fetched(tmp_path, S3Object(BUCKET, "d/context.tar.gz"), environ)
-        assert files(inputs) == set(FILES)
+async def test_s3(tmp_path, s3_credentials, monkeypatch):
+    with run_seaweedfs() as servers:
+        monkeypatch.setenv("AWS_CA_BUNDLE", servers[1].ca_bundle)
+        servers[0].client().put_object(Bucket=BUCKET, Key="d/context.tar.gz", Body=PACKED)
+        for server in servers:
+            environ = {"S3_ENDPOINT": server.endpoint_url, "S3_FORCE_PATH_STYLE": "true"}
+            inputs = await fetched(tmp_path, S3Object(BUCKET, "d/context.tar.gz"), environ)
+            assert files(inputs) == set(FILES)
         with pytest.raises(ContextError, match="cannot fetch s3://crossdock/none: NoSuchKey"):
             await fetched(tmp_path, S3Object(BUCKET, "none"), environ)
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "sesame")
+        with pytest.raises(ContextError, match=r"cannot fetch s3://crossdock/d/context.tar.gz: Sig") as caught:
+            await fetched(tmp_path, S3Object(BUCKET, "d/context.tar.gz"), environ)
+        assert "sesame" not in str(caught.value)
+        monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+        with pytest.raises(ContextError, match="credentials come from AWS' variables and files"):
+            await fetched(tmp_path, S3Object(BUCKET, "d/context.tar.gz"), environ)
 
 
 # Google

@@ -77,6 +77,9 @@ def test_one_build_makes_every_archive_and_other_programs_read_them_all(tmp_path
     assert kinds[places[2]] == {"tar+gzip"}
     assert kinds[places[3]] == {"tar+gzip", "tar+zstd"}  # the base's own layer is kept
     assert kinds[places[4]] == {"tar"}
+    for name in ("layout", "plain"):  # umoci 0.4 knows no zstd
+        run("umoci", "unpack", "--image", f"{out}/{name}:1", f"{tmp_path}/bundle-{name}")
+        check_files(tmp_path / f"bundle-{name}/rootfs")
 
 
 def test_podman_and_docker_load_what_is_written(tmp_path, given, builder, docker):
