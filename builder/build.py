@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -34,9 +34,10 @@ from builder.outputs.push import Destination, check_permission
 from builder.planning.dry_run import prospects
 from builder.planning.evaluate import Arguments, evaluate_plan
 from builder.planning.explain import missed_steps, note_key, noted_steps, write_note
-from builder.planning.graph import Position, context_reads, key_stages, needed_stages, remote_reads
+from builder.planning.graph import KeyedStage, Position, context_reads, key_stages, needed_stages, remote_reads
 from builder.planning.metadata import with_labels
 from builder.planning.plan import Plan, Request, make_plan, predefined_args
+from builder.planning.steps import Metadata
 from builder.sandbox.cache_mounts import CacheDirectories
 from builder.sandbox.foreign import ForeignCode
 from builder.sandbox.isolation import Isolation, Rung, probe
@@ -69,13 +70,14 @@ async def run_build(options: BuildOptions, environ: Mapping[str, str], listen: e
         ]
         plans = [make_plan(dockerfile, variant.request) for variant in variants]
         peers = await stack.enter_async_context(open_peers(options.registry, environ))
-        layers = BuildLayers(await stack.enter_async_context(_open_store(options, work)))
+        stores = await stack.enter_async_context(_open_stores(options, work))
+        layers = BuildLayers(*stores.all)
         stack.push_async_callback(layers.close)
         caches = CacheDirectories.below(options.state_dir)
         stack.push_async_callback(asyncio.to_thread, caches.trim)
         roots = RootFactory(partial(_probe, options, work, listen), options.state_dir, work, layers)
         stack.push_async_callback(roots.close)
-        cache = _step_cache(options, peers, layers, listen)
+        cache = _step_cache(options, peers, stores, layers, listen)
         stack.push_async_callback(cache.abandon)
         build = _Build(
             options=options,
@@ -133,28 +135,51 @@ def _variant(options: BuildOptions, target: str, platform: Platform) -> _Variant
     return _Variant(platform, request)
 
 
+@dataclass(frozen=True, slots=True)
+class _Stores:
+    """Where layers lie on this machine.
+
+    ``made`` is for those that the build makes or fetches; ``cache`` the local cache where that is one, ``warmed`` what
+    has layers of base images. Only the first is written to.
+    """
+
+    made: FilesystemStore
+    cache: FilesystemStore | None = None
+    warmed: FilesystemStore | None = None
+
+    @property
+    def all(self) -> tuple[FilesystemStore, ...]:
+        """Each once, ``made`` first."""
+        return tuple(dict.fromkeys(store for store in (self.made, self.cache, self.warmed) if store is not None))
+
+
 @asynccontextmanager
-async def _open_store(options: BuildOptions, work: Path) -> AsyncIterator[FilesystemStore]:
-    """Where layers lie while the build needs them: for good when the local store is the cache."""
-    local_cache = options.cache.enabled and options.cache.repository is None
-    store = FilesystemStore((options.state_dir if local_cache else work) / "store")
+async def _open_stores(options: BuildOptions, work: Path) -> AsyncIterator[_Stores]:
+    cache = options.cache
+    local = cache.enabled and cache.repository is None
+    cached = FilesystemStore(cache.directory or options.state_dir / "store") if local else None
+    made = cached if cached is not None and cache.save else FilesystemStore(work / "store")
+    stores = _Stores(made, cached, FilesystemStore(cache.warmed) if cache.warmed is not None else None)
     try:
-        yield store
+        yield stores
     finally:
-        await store.sweep(_ABANDONED_S)  # what killed builds were writing
-        await store.close()
+        await made.sweep(_ABANDONED_S)  # what killed builds were writing
+        for store in stores.all:
+            await store.close()
 
 
-def _step_cache(options: BuildOptions, peers: Peers, layers: BuildLayers, listen: events.Listener) -> StepCache:
-    if not options.cache.enabled:
+def _step_cache(
+    options: BuildOptions, peers: Peers, stores: _Stores, layers: BuildLayers, listen: events.Listener
+) -> StepCache:
+    use, layer_format = options.cache, step_format(options.output.exports)
+    if stores.cache is not None:
+        return StepCache(StoreLayerCache(stores.cache), None, layers, listen, use, layer_format)
+    if not use.enabled or use.repository is None:
         return StepCache(None, None, layers, listen)
-    repository = options.cache.repository
-    layer_format = step_format(options.output.exports)
-    if repository is None:
-        return StepCache(StoreLayerCache(layers.store), None, layers, listen, layer_format)
-    client = peers.push.client(repository.host)
-    cache = RegistryLayerCache(client, repository.repository)
-    return StepCache(cache, RegistryOrigin(client, repository.repository), layers, listen, layer_format)
+    client = peers.push.client(use.repository.host)
+    repository = use.repository.repository
+    cache, origin = RegistryLayerCache(client, repository), RegistryOrigin(client, repository)
+    return StepCache(cache, origin, layers, listen, use, layer_format)
 
 
 def _probe(options: BuildOptions, work: Path, listen: events.Listener) -> Isolation:
@@ -187,7 +212,7 @@ class _Build:
         try:
             prepared = {variant: await self._prepare(variant, plan) for variant, plan in plans.items()}
             stages = [stage for _, executor in prepared.values() for stage in executor.stages.values()]
-            await self.cache.look_up(key for stage in stages for key in stage.keys if key is not None)
+            await self.cache.look_up(self._looked_up(stages))
             await permitted
         finally:
             permitted.cancel()
@@ -202,6 +227,11 @@ class _Build:
             products.setdefault(variant.request.target, {})[variant.platform] = product
             self.cache.share_made()
         return {"": products[self.options.target], **products}
+
+    def _looked_up(self, stages: Iterable[KeyedStage]) -> Iterator[CacheKey]:
+        for step, key in (keyed for stage in stages for keyed in stage.keyed_steps()):
+            if not isinstance(step, Metadata) and key is not None and self.cache.covers(step):
+                yield key
 
     async def _prepare(self, variant: _Variant, plan: Plan) -> tuple[int, Executor]:
         plan, bases = await self._with_bases(variant, plan)

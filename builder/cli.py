@@ -216,9 +216,18 @@ def _references(values: Values, field: str) -> tuple[Reference, ...]:
 
 
 def _cache(values: Values) -> CacheOptions:
-    repository = text_of(values, "cache_repo")
+    place = text_of(values, "cache_repo")
+    in_directory = place.startswith("oci:")
     try:
-        reference = Reference.parse(repository) if repository else None
+        reference = Reference.parse(place) if place and not in_directory else None
     except InvalidReference as error:
         raise click.UsageError(f"--cache-repo: {error}") from error
-    return CacheOptions(enabled=bool(values["cache"]), repository=reference)
+    return CacheOptions(
+        enabled=bool(values["cache"]),
+        repository=reference,
+        directory=Path(place.removeprefix("oci:")).absolute() if in_directory else None,
+        save=not values["no_push_cache"],
+        runs=bool(values["cache_run_layers"]),
+        copies=bool(values["cache_copy_layers"]),
+        warmed=Path(text_of(values, "cache_dir")).absolute(),
+    )

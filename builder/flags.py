@@ -74,8 +74,23 @@ _KANIKO_S = (
     Flag(
         "cache-repo",
         TEXT,
-        "The repository that holds the cache; the local store if not given.",
-        unlike="No repository is made up from the destination's name.",
+        "The repository that holds the cache, or oci:DIRECTORY; the builder's own store if not given.",
+        unlike="No repository is made up from the destination's name. A directory is a store, and holds no layouts.",
+    ),
+    Flag("no-push-cache", BOOL, "Look steps up in the cache, and save none."),
+    Flag("cache-run-layers", BOOL, "Look up and save the steps of RUN and WORKDIR.", default="true"),
+    Flag(
+        "cache-copy-layers",
+        BOOL,
+        "Look up and save the steps of COPY and ADD.",
+        default="true",
+        unlike="The default is true.",
+    ),
+    Flag(
+        "cache-dir",
+        TEXT,
+        "A directory that crossdock warm has filled: layers of base images are read from there first.",
+        default="/cache",
     ),
     Flag(
         "reproducible",
@@ -118,8 +133,6 @@ _OUR_OWN = with_effect(
 
 _IGNORED = with_effect(
     Effect.IGNORED,
-    Flag("cache-copy-layers", BOOL, "COPY and ADD are always cached."),
-    Flag("cache-dir", TEXT, "Base images are cached by the proxy."),
     Flag("cache-ttl", TEXT, "Entries live as long as the registry or the store keeps them."),
     Flag("cleanup", BOOL, "The build root is always removed.", env=("KANIKO_CLEANUP",)),
     Flag("compressed-caching", BOOL, "Layers never stay in memory."),

@@ -48,10 +48,19 @@ DEFAULT_LIMITS = Limits()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheOptions:
-    """Whether steps are looked up and saved, and where: a repository, or (None) the local store."""
+    """Whether steps are looked up and saved, and where: a repository, or (None) a store in ``directory``.
+
+    Without one (None) that is the builder's own. ``runs`` and ``copies`` say which steps: RUN and WORKDIR, COPY and
+    ADD. ``warmed`` is the directory of a store with layers of base images; it need not exist.
+    """
 
     enabled: bool = False
     repository: Reference | None = None
+    directory: Path | None = None
+    save: bool = True
+    runs: bool = True
+    copies: bool = True
+    warmed: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

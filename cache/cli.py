@@ -9,18 +9,21 @@ import sys
 from collections.abc import AsyncIterator, Container, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from http import HTTPStatus
 from pathlib import Path
 
 import click
 
-from cache.command_line import Values, make_command, notes, parse, texts_of
+from cache.command_line import Values, make_command, notes, parse, text_of, texts_of
 from cache.dockerfile_images import images_of
 from cache.errors import CacheError
 from cache.oci.descriptor import Platform
 from cache.oci.errors import InvalidReference, OCIError
 from cache.oci.peers import open_peers
+from cache.oci.redirect import parse_url
 from cache.oci.reference import Reference
 from cache.oci.registries import EVERY_HOST, ProxyRegistries, base_url
+from cache.oci.transport import Transport, failure, read_limited
 from cache.priority import PRIORITY_HEADER, WARM_PRIORITY
 from cache.registry_flags import registry_options
 from cache.store import Store
@@ -29,8 +32,9 @@ from cache.warm import ProxyTarget, StoreTarget, Target, Warmed, warm
 from cache.warm_flags import FLAGS
 
 INTERRUPTED = 130
-
-
+DOCKERFILE_BYTES = 1 << 20
+USUAL_DIRECTORY = Path("/cache")
+"""Kaniko's."""
 SUMMARY = "Fetch images into a proxy or a store before they are needed."
 
 
@@ -55,7 +59,7 @@ async def _warm_all(values: Values, environ: Mapping[str, str]) -> int:
     """Tries every image, says what each cost, and returns the exit status."""
     for note in notes(values, FLAGS):
         print(note, file=sys.stderr)
-    references = _references(values, environ)
+    references = await _references(values, environ)
     platforms = _platforms(values)
     failed = 0
     async with _open_target(values, environ) as target:
@@ -77,24 +81,32 @@ def _told(warmed: Warmed) -> str:
 
 @asynccontextmanager
 async def _open_target(values: Values, environ: Mapping[str, str]) -> AsyncIterator[Target]:
-    proxy, url = values["proxy"], values["store"]
-    if bool(proxy) == bool(url):
-        raise click.UsageError("say what to warm: either --proxy or --store")
+    proxy, url = text_of(values, "proxy"), _store_url(values)
     options = registry_options(values)
     options = replace(options, insecure_pull=options.insecure_pull or options.insecure_push)
     headers = {PRIORITY_HEADER: WARM_PRIORITY} if proxy else {}
     async with open_peers(options, environ, headers) as peers:
         if proxy:
             insecure = EVERY_HOST if options.insecure_pull else options.insecure_hosts
-            address = _proxy_url(str(proxy), insecure, options.tls_hosts)
+            address = _proxy_url(proxy, insecure, options.tls_hosts)
             yield ProxyTarget(ProxyRegistries(peers.transport, peers.credentials, address))
             return
-        store = _open_store(str(url), environ)
+        store = _open_store(url, environ)
         try:
             await store.check()
             yield StoreTarget(store, peers.pull)
         finally:
             await store.close()
+
+
+def _store_url(values: Values) -> str:
+    """The store to warm, "" for none: then it is a proxy. Raises click.UsageError."""
+    proxy, url, directory = (text_of(values, field) for field in ("proxy", "store", "cache_dir"))
+    if not (proxy or url or directory) and USUAL_DIRECTORY.is_dir():
+        directory = str(USUAL_DIRECTORY)
+    if [bool(proxy), bool(url), bool(directory)].count(True) != 1:
+        raise click.UsageError("say what to warm: either --proxy or --store or --cache-dir")
+    return url or (Path(directory).absolute().as_uri() if directory else "")
 
 
 def _open_store(url: str, environ: Mapping[str, str]) -> Store:
@@ -120,13 +132,13 @@ def _build_arg(text: str, environ: Mapping[str, str]) -> tuple[str, str]:
     return name, value if equals else environ[name]
 
 
-def _references(values: Values, environ: Mapping[str, str]) -> list[Reference]:
+async def _references(values: Values, environ: Mapping[str, str]) -> list[Reference]:
     """The images named and those of the Dockerfiles, each once. Raises click.UsageError."""
     names = [*texts_of(values, "images"), *texts_of(values, "image")]
     build_args = dict(_build_arg(text, environ) for text in texts_of(values, "build_arg"))
     try:
         for path in texts_of(values, "dockerfile"):
-            names += images_of(Path(path).read_text("utf-8"), build_args)
+            names += images_of(await _dockerfile(path), build_args)
         references = [Reference.parse(name) for name in dict.fromkeys(names)]
     except InvalidReference as error:
         raise click.UsageError(str(error)) from error
@@ -137,6 +149,16 @@ def _references(values: Values, environ: Mapping[str, str]) -> list[Reference]:
     if not references:
         raise click.UsageError("name an image or a --dockerfile")
     return references
+
+
+async def _dockerfile(place: str) -> str:
+    """The text of a Dockerfile, from a file or a URL. Raises OSError, ValueError or RegistryError."""
+    if not place.startswith(("http://", "https://")):
+        return await asyncio.to_thread(Path(place).read_text, "utf-8")
+    async with Transport() as transport, transport.request("GET", place) as response:
+        if response.status != HTTPStatus.OK:
+            raise await failure("GET", str(parse_url(place).with_query(None)), response)
+        return (await read_limited(response, DOCKERFILE_BYTES, "the Dockerfile")).decode()
 
 
 def _platforms(values: Values) -> tuple[Platform, ...]:

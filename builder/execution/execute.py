@@ -142,7 +142,7 @@ class Executor:
     async def _layer_step(self, state: _StageState, at: tuple[int, int], step: LayerStep, key: CacheKey) -> None:
         cached = self.cache.found(key)
         content_key = await self._content_key(state, at, step, known=cached is not None)
-        if cached is None and content_key is not None:
+        if cached is None and content_key is not None and self.cache.covers(step):
             await self.cache.look_up([content_key])
             cached = self.cache.found(content_key)
             if cached is not None:
@@ -189,7 +189,10 @@ class Executor:
             state.applied += performed.in_root
         key, content_key = keys
         done = CachedStep(key=key, layer=layer, seconds=round(seconds, 3), created=self.created)
-        self.cache.save(done, *([content_key] if content_key is not None else []))
+        if self.cache.covers(step):
+            self.cache.save(done, *([content_key] if content_key is not None else []))
+        else:
+            self.cache.note_made(done)
         size_bytes = None if layer is None else layer.descriptor.size
         self.listen(events.StepEnded(step.name, Outcome.DONE, seconds, size_bytes))
         return layer

@@ -8,13 +8,17 @@ from dataclasses import replace
 
 from builder import events
 from builder.layer.origins import BuildLayers, Origin
+from builder.options import CacheOptions
 from builder.outputs.exports import USUAL_LAYERS, LayerFormat
 from builder.planning.keys import formatted_key
+from builder.planning.steps import CopyFiles, LayerStep
 from cache.entry import CachedStep
 from cache.errors import CacheError
 from cache.keys import CacheKey
 from cache.layers import LayerCache
 from cache.oci.errors import OCIError
+
+USUAL_OPTIONS = CacheOptions()
 
 
 class StepCache:
@@ -30,12 +34,14 @@ class StepCache:
         origin: Origin | None,
         layers: BuildLayers,
         listen: events.Listener,
+        options: CacheOptions = USUAL_OPTIONS,
         layer_format: LayerFormat = USUAL_LAYERS,
     ) -> None:
         self._cache = cache
         self._origin = origin
         self._layers = layers
         self._listen = listen
+        self._options = options
         self._format = layer_format
         self._found: dict[CacheKey, CachedStep] = {}
         self._made: dict[CacheKey, CachedStep] = {}
@@ -44,6 +50,10 @@ class StepCache:
     @property
     def enabled(self) -> bool:
         return self._cache is not None
+
+    def covers(self, step: LayerStep) -> bool:
+        """Whether such steps are looked up and saved."""
+        return self._options.copies if isinstance(step, CopyFiles) else self._options.runs
 
     async def look_up(self, keys: Iterable[CacheKey]) -> None:
         """Asks for these keys at once; what is found is kept beside what was found before."""
@@ -84,10 +94,14 @@ class StepCache:
             return ""
         return step.note if step is not None else ""
 
-    def save(self, step: CachedStep, *others: CacheKey) -> None:
-        """Saves a step in the background, while the build goes on; under ``others`` too."""
+    def note_made(self, step: CachedStep) -> None:
+        """Notes what this build has made itself."""
         self._made[step.key] = step
-        if self._cache is not None:
+
+    def save(self, step: CachedStep, *others: CacheKey) -> None:
+        """Notes a step, and saves it in the background, while the build goes on; under ``others`` too."""
+        self.note_made(step)
+        if self._cache is not None and self._options.save:
             self._saves.append(asyncio.create_task(self._save(self._cache, step, others)))
 
     def share_made(self) -> None:

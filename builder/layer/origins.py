@@ -42,10 +42,14 @@ class Origin(Protocol):
 
 
 class BuildLayers:
-    """The layers that a build has met, each with its origins; a local copy comes first."""
+    """The layers that a build has met, each with its origins; a local copy comes first.
 
-    def __init__(self, store: FilesystemStore) -> None:
+    What is fetched goes to ``store``; the ``others`` are only read.
+    """
+
+    def __init__(self, store: FilesystemStore, *others: FilesystemStore) -> None:
         self._store = store
+        self._stores = (store, *others)
         self._origins: dict[Digest, list[Origin]] = {}
         self._fetches: SingleFlight[Digest, Path] = SingleFlight()
 
@@ -66,7 +70,8 @@ class BuildLayers:
 
     def local_path(self, layer: Layer) -> Path | None:
         """The compressed layer on this machine, or None."""
-        return self._store.local_path(layer.descriptor.digest)
+        found = (store.local_path(layer.descriptor.digest) for store in self._stores)
+        return next((path for path in found if path is not None), None)
 
     async def fetch(self, layer: Layer) -> Path:
         """The compressed layer on this machine, fetched and verified if it was not there."""
@@ -101,9 +106,10 @@ class BuildLayers:
     @asynccontextmanager
     async def open(self, layer: Layer) -> AsyncIterator[AsyncIterator[bytes]]:
         """The compressed bytes, from this machine or from the first origin."""
-        if self.local_path(layer) is not None:
-            async with self._store.open(layer.descriptor.digest) as chunks:
-                yield chunks
-            return
+        for store in self._stores:
+            if store.local_path(layer.descriptor.digest) is not None:
+                async with store.open(layer.descriptor.digest) as chunks:
+                    yield chunks
+                return
         async with self.origins(layer)[0].open(layer) as chunks:
             yield chunks

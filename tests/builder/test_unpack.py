@@ -327,7 +327,7 @@ def test_a_device_that_is_refused_is_reported(tmp_path: Path):
     (tmp_path / "layer").write_bytes(tar_of([member("null", tarfile.CHRTYPE, devmajor=1, devminor=3), member("x")]))
     (tmp_path / "root").mkdir()
     program = (
-        "import sys, builder.unpack as u, pathlib as p;"
+        "import sys, builder.layer.unpack as u, pathlib as p;"
         "r = u.unpack_layer(open(sys.argv[1], 'rb'), 'none', p.Path(sys.argv[2]), overlay=False); print(r.skipped)"
     )
     command = ["capsh", "--drop=cap_mknod", "--", "-c", 'exec "$@"', "sh", sys.executable, "-c", program]

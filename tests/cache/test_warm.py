@@ -19,6 +19,7 @@ from cache.oci.reference import Reference
 from cache.oci.registries import Registries, base_url
 from cache.oci.registry_options import RegistryOptions
 from cache.oci.transport import Transport
+from tests.builder.servers import Web, serving
 from tests.fakes.faulty import scripted_upstream
 from tests.peers import free_port
 from tests.proxy.running import client_of, get, make_image, push, running_proxy
@@ -208,6 +209,19 @@ async def test_into_a_store_that_a_proxy_then_serves(registry, tmp_path):
     assert registry.count("GET", "/team/base/") == before
 
 
+async def test_the_dockerfile_at_a_url(registry, tmp_path):
+    async with client_of(registry.url) as client:
+        await push(client, "team/app", "1", make_image())
+    with serving(Web()) as web:
+        url = web.answer("/Dockerfile", (200, {}, f"FROM {registry.host}/team/app:1\n".encode()))
+        said, _ = await crossdock_warm("-d", url, "-c", str(tmp_path / "cache"), "-f", "--cache-ttl=6h")
+        assert said.startswith(f"warmed {registry.host}/team/app:1: 2 blobs")
+        _, complained = await crossdock_warm(f"-d={web.url}/none?key=s3cret", "-c", str(tmp_path / "cache"), status=1)
+    assert f"{web.url}/none" in complained
+    assert "404" in complained
+    assert "s3cret" not in complained
+
+
 async def test_a_private_image_is_warmed_with_the_credential_of_config_json(private_registry, tmp_path):
     image = make_image()
     config = {
@@ -257,7 +271,7 @@ async def test_a_platform_that_the_image_has_not(registry, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says", "status"),
     [
-        (["alpine"], "either --proxy or --store", 2),
+        (["alpine"], "either --proxy or --store or --cache-dir", 2),
         (["--proxy", "a", "--store", "memory:", "alpine"], "either --proxy or --store", 2),
         (["--store", "memory:"], "name an image", 2),
         (["--store", "/a/path", "alpine"], "is a path and not a store's URL", 2),
