@@ -14,7 +14,7 @@ SUBCOMMANDS = {
     "push": ("builder.push_cli", "Push an image from an archive or a layout"),
     "proxy": ("proxy.cli", "Serve the registry proxy"),
     "cache": ("cache.upkeep.cli", "Look after a store: what it holds, whether it is whole"),
-    "warm": ("cache.cli", "Pull images into a proxy or a store before they are needed"),
+    "warm": ("builder.warm_cli", "Pull images into a proxy or a store before they are needed"),
 }
 CALLED_AS = {"executor": "build", "warmer": "warm"}
 VERSION = "0.1.0"

@@ -38,17 +38,17 @@ LEVELS = {
         proxy.requests: outcome
     """,
     1: """
-        builder: flags
+        builder: flags warm_flags
         builder.contexts: cloud_storage ignore members
         builder.dockerfile: config_syntax directives durations expansion glob heredocs lines mounts parser statement
             words work_syntax
         builder.execution: chmod copy_rules image_users
         builder.layer: links merge tarformat
         builder.outputs: export_syntax image
-        builder.planning: dry_run evaluate evaluate_work explain graph history keys lint metadata plan sources
-            stage_scope steps
-        cache: command_line dockerfile_images entry keys paths ranges record_format record_names registry_flags
-            singleflight together units verify warm_flags
+        builder.planning: dry_run evaluate evaluate_work explain graph history keys lint metadata named_images plan
+            sources stage_scope steps
+        cache: command_line entry keys paths ranges record_format record_names registry_flags
+            singleflight together units verify
         cache.disk: eviction
         cache.oci: challenge networks reach redirect referrers replies retry sending
         cache.s3: answers capabilities part_sizes patience
@@ -102,8 +102,8 @@ LEVELS = {
         proxy.upstream: absences asking held manifests referrers refetch sources stale tags
     """,
     4: """
-        builder: build cli cli_outputs cli_sources progress push_cli
-        cache: cli login_cli logout_cli
+        builder: build cli cli_outputs cli_sources progress push_cli warm_cli
+        cache: login_cli logout_cli
         cache.upkeep: cli commands gc_command verify_command
         proxy: app cli
         proxy.cluster: gate passing
@@ -263,11 +263,11 @@ def test_the_sandbox_child_imports_only_the_standard_library_and_itself():
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
-        ("crossdock", {"aiohttp", "boto3", "click", "builder.cli", "proxy.cli", "cache.cli"}),
+        ("crossdock", {"aiohttp", "boto3", "click", "builder.cli", "proxy.cli", "builder.warm_cli"}),
         ("builder.cli", {"boto3", "botocore", "rich", "aiohttp.web", "proxy"}),
         ("proxy.cli", {"boto3", "botocore", "builder"}),
         ("cache.upkeep.cli", {"boto3", "botocore", "aiohttp", "builder", "proxy"}),
-        ("cache.cli", {"boto3", "botocore", "rich", "aiohttp.web", "builder", "proxy"}),
+        ("builder.warm_cli", {"boto3", "botocore", "rich", "aiohttp.web", "proxy"}),
     ],
 )
 def test_start_up_imports_nothing_that_it_may_not_need(module: str, absent: set[str]):

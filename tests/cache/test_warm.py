@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from cache.disk.filesystem import FilesystemStore
-from cache.dockerfile_images import images_of
 from cache.oci import media_types
 from cache.oci.client import RegistryClient
 from cache.oci.credentials import Credential, DockerConfig
@@ -58,41 +57,6 @@ async def push_index(client: RegistryClient, repository: str, tag: str) -> bytes
     raw = json.dumps({"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": described}).encode()
     await client.put_manifest(repository, tag, raw, media_types.OCI_INDEX)
     return raw
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("FROM alpine", ["alpine"]),
-        ("from alpine:3 as base\nFROM base\nFROM Base AS two\nFROM two", ["alpine:3"]),
-        ("FROM scratch\nCOPY --from=busybox:1 /bin /bin", ["busybox:1"]),
-        ("FROM a AS x\nFROM b\nCOPY --from=x / /\nCOPY --from=0 / /\nCOPY --chown=1 --from=c / /", ["a", "b", "c"]),
-        ("ARG V=3\nARG I=alpine:$V\nFROM ${I}", ["alpine:3"]),
-        ("ARG V\nFROM alpine:${V:-edge}", ["alpine:edge"]),
-        ("ARG V=3\nFROM alpine${V:+:$V}", ["alpine:3"]),
-        ("ARG ARCH=x\nFROM --platform=$BUILDPLATFORM ${ARCH}/alpine AS b", ["x/alpine"]),
-        ("FROM a\nRUN --mount=type=bind,from=tools:1,target=/t t", ["a", "tools:1"]),
-        ("FROM a\nARG V=1\nCOPY --from=$V / /", ["a"]),
-        ("FROM a \\\n  AS b\n# FROM comment\nFROM c", ["a", "c"]),
-        ("FROM a\nRUN <<EOF\nselect * \nFROM table\nEOF\nFROM b", ["a", "b"]),
-        ("FROM a\nCOPY <<'x' <<-y /\nFROM one\nx\nFROM two\n\ty\nFROM b", ["a", "b"]),
-        ("FROM a\nRUN echo $((1 <<2))\nFROM b", ["a", "b"]),
-        ("# syntax=docker/dockerfile:1\nFROM a", ["a"]),
-        ("", []),
-    ],
-)
-def test_the_images_of_a_dockerfile(text, expected):
-    assert images_of(text, {}) == tuple(expected)
-
-
-def test_build_arguments_reach_only_global_args():
-    text = "ARG I=alpine\nFROM $I\nARG J=x\nFROM ${J:-b}"
-    assert images_of(text, {"I": "debian", "J": "nobody"}) == ("debian", "b")
-
-
-def test_a_variable_without_a_value_names_its_line():
-    with pytest.raises(ValueError, match=r"line 3: \$V has no value"):
-        images_of("FROM a\n\nFROM b:$V", {})
 
 
 @pytest.mark.parametrize(
@@ -279,7 +243,7 @@ async def test_a_platform_that_the_image_has_not(registry, tmp_path):
         (["--proxy", "http://a/path", "alpine"], "without a path", 2),
         (["--store", "memory:", "Not An Image"], "invalid image reference", 2),
         (["--store", "memory:", "--platform", "amd64", "alpine"], "is not a platform", 2),
-        (["--store", "memory:", "--dockerfile", "/no/such/file"], "/no/such/file", 2),
+        (["--store", "memory:", "--dockerfile", "/no/such/file"], "/no/such/file", 1),
         (["--store", "memory:", "--build-arg", "X", "alpine"], "--build-arg X", 2),
         (["--store", "memory:", "--nonsense"], "--nonsense", 2),
         (["--store", "file:///proc/no/such", "alpine"], "store file:///proc/no/such failed", 1),

@@ -6,33 +6,36 @@ import asyncio
 import os
 import platform as machine
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Container, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from http import HTTPStatus
 from pathlib import Path
 
 import click
 
+from builder.contexts.context import MAX_DOCKERFILE_BYTES, read_dockerfile
+from builder.contexts.download import download
+from builder.contexts.remote import UrlSource
+from builder.dockerfile.instructions import Dockerfile
+from builder.errors import BuildError
+from builder.options import DockerfilePlace
+from builder.planning.named_images import named_images
+from builder.warm_flags import FLAGS
 from cache.command_line import Values, make_command, notes, parse, text_of, texts_of
-from cache.dockerfile_images import images_of
 from cache.errors import CacheError
 from cache.oci.descriptor import Platform
 from cache.oci.errors import InvalidReference, OCIError
 from cache.oci.peers import open_peers
-from cache.oci.redirect import parse_url
 from cache.oci.reference import Reference
 from cache.oci.registries import EVERY_HOST, ProxyRegistries, base_url
-from cache.oci.transport import Transport, failure, read_limited
 from cache.priority import PRIORITY_HEADER, WARM_PRIORITY
 from cache.registry_flags import registry_options
 from cache.store import Store
 from cache.stores import open_store
 from cache.warm import ProxyTarget, StoreTarget, Target, Warmed, warm
-from cache.warm_flags import FLAGS
 
 INTERRUPTED = 130
-DOCKERFILE_BYTES = 1 << 20
 USUAL_DIRECTORY = Path("/cache")
 """Kaniko's."""
 SUMMARY = "Fetch images into a proxy or a store before they are needed."
@@ -47,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except (CacheError, OCIError) as error:
+    except (BuildError, CacheError, OCIError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except (KeyboardInterrupt, click.Abort):
@@ -59,18 +62,17 @@ async def _warm_all(values: Values, environ: Mapping[str, str]) -> int:
     """Tries every image, says what each cost, and returns the exit status."""
     for note in notes(values, FLAGS):
         print(note, file=sys.stderr)
-    references = await _references(values, environ)
-    platforms = _platforms(values)
+    images = await _images(values, environ)
     failed = 0
     async with _open_target(values, environ) as target:
-        for reference in references:
+        for reference, platforms in images.items():
             try:
                 print(f"warmed {reference}: {_told(await warm(reference, target, platforms))}", flush=True)
             except (CacheError, OCIError) as error:
                 failed += 1
                 print(f"error: {reference}: {error}", file=sys.stderr, flush=True)
     if failed:
-        print(f"{failed} of {len(references)} images could not be warmed", file=sys.stderr)
+        print(f"{failed} of {len(images)} images could not be warmed", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -132,37 +134,37 @@ def _build_arg(text: str, environ: Mapping[str, str]) -> tuple[str, str]:
     return name, value if equals else environ[name]
 
 
-async def _references(values: Values, environ: Mapping[str, str]) -> list[Reference]:
-    """The images named and those of the Dockerfiles, each once. Raises click.UsageError."""
-    names = [*texts_of(values, "images"), *texts_of(values, "image")]
+async def _images(values: Values, environ: Mapping[str, str]) -> dict[Reference, list[Platform]]:
+    """The images named and those of the Dockerfiles, each for its platforms. Raises click.UsageError and BuildError."""
+    build_platform = Platform.parse(f"linux/{machine.machine()}")
+    platforms = _platforms(values) or [build_platform]
     build_args = dict(_build_arg(text, environ) for text in texts_of(values, "build_arg"))
     try:
-        for path in texts_of(values, "dockerfile"):
-            names += images_of(await _dockerfile(path), build_args)
-        references = [Reference.parse(name) for name in dict.fromkeys(names)]
+        names = (*texts_of(values, "images"), *texts_of(values, "image"))
+        images = {Reference.parse(name): list(platforms) for name in names}
     except InvalidReference as error:
         raise click.UsageError(str(error)) from error
-    except OSError as error:
-        raise click.UsageError(f"cannot read {error.filename}: {error.strerror}") from error
-    except ValueError as error:
-        raise click.UsageError(f"--dockerfile: {error}") from error
-    if not references:
-        raise click.UsageError("name an image or a --dockerfile")
-    return references
+    for text in texts_of(values, "dockerfile"):
+        dockerfile = await _dockerfile(DockerfilePlace(text))
+        for reference, needed in named_images(dockerfile, build_args, platforms, build_platform).items():
+            images[reference] = list(dict.fromkeys((*images.get(reference, ()), *needed)))
+    if not images:
+        raise click.UsageError("name an image, or a --dockerfile that needs one")
+    return images
 
 
-async def _dockerfile(place: str) -> str:
-    """The text of a Dockerfile, from a file or a URL. Raises OSError, ValueError or RegistryError."""
-    if not place.startswith(("http://", "https://")):
-        return await asyncio.to_thread(Path(place).read_text, "utf-8")
-    async with Transport() as transport, transport.request("GET", place) as response:
-        if response.status != HTTPStatus.OK:
-            raise await failure("GET", str(parse_url(place).with_query(None)), response)
-        return (await read_limited(response, DOCKERFILE_BYTES, "the Dockerfile")).decode()
+async def _dockerfile(place: DockerfilePlace) -> Dockerfile:
+    """A Dockerfile of this machine or from the web. Raises BuildError."""
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(place.text)
+        if place.is_url:
+            path = Path(scratch, place.name)
+            await download(UrlSource(place.text), path, MAX_DOCKERFILE_BYTES)
+        return read_dockerfile(path, {})[0]
 
 
-def _platforms(values: Values) -> tuple[Platform, ...]:
+def _platforms(values: Values) -> list[Platform]:
     try:
-        return tuple(map(Platform.parse, texts_of(values, "platform") or (f"linux/{machine.machine()}",)))
+        return [Platform.parse(name.strip()) for text in texts_of(values, "platform") for name in text.split(",")]
     except ValueError as error:
         raise click.UsageError(f"--platform: {error}") from error
