@@ -20,12 +20,13 @@ from builder.dockerfile.instructions import Dockerfile
 from builder.errors import BuildError
 from builder.execution.copy import Source
 from builder.execution.execute import Executor
+from builder.execution.finishing import Finishing
 from builder.execution.mounting import Mounting
 from builder.execution.perform import Performer
-from builder.execution.single_snapshot import SingleSnapshot
 from builder.execution.stage_root import RootFactory
 from builder.execution.step_cache import StepCache
 from builder.layer.origins import BuildLayers, RegistryOrigin
+from builder.layer.rootfs import Tree
 from builder.options import BuildOptions
 from builder.outputs.conversions import Conversions
 from builder.outputs.deliver import Delivery, Product
@@ -47,6 +48,7 @@ from cache.entry import CachedStep
 from cache.keys import CacheKey
 from cache.layers import RegistryLayerCache, StoreLayerCache
 from cache.oci.descriptor import Platform
+from cache.oci.layer import Layer
 from cache.oci.peers import Peers, open_peers
 
 _ABANDONED_S = 3600.0
@@ -257,9 +259,7 @@ class _Build:
         needed = needed_stages(executor.stages, target, self.cache)
         missed = any(key and key not in self.cache for index in needed for key in executor.stages[index].keys)
         built = await executor.build(target)
-        if self.options.single_snapshot:
-            layer_format = step_format(self.options.output.exports)
-            built = await SingleSnapshot(self.layers, self.cache, self.listen, layer_format).of(built)
+        built = await self._finishing().finish(built)
         if missed:
             note = write_note(noted_steps(executor.stages.values()))
             created = _rfc3339(self.options.clamp_mtime_s)
@@ -267,7 +267,20 @@ class _Build:
         labels = self.options.labels
         config = with_labels(built.config, labels.items()) if labels else built.config
         base = frozenset(layer.descriptor.digest for layers in executor.base_layers.values() for layer in layers)
-        return Product(config, built.layers, base, partial(executor.files, target))
+        files = partial(self._files, built.layers) if self.options.ignored else partial(executor.files, target)
+        return Product(config, built.layers, base, files)
+
+    def _finishing(self) -> Finishing:
+        options = self.options
+        layer_format = step_format(options.output.exports)
+        return Finishing(
+            self.layers, self.cache, self.listen, layer_format, options.ignored, single=options.single_snapshot
+        )
+
+    async def _files(self, layers: Sequence[Layer]) -> Tree:
+        root = await self.roots.new_root()
+        await root.apply(layers)
+        return root.tree
 
     async def _with_bases(self, variant: _Variant, plan: Plan) -> tuple[Plan, dict[int, ResolvedBase]]:
         """The plan with what its base images want done (ONBUILD), which may need further images, and all of these."""

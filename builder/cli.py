@@ -104,6 +104,7 @@ def make_options(values: Values, environ: Mapping[str, str]) -> BuildOptions:
         dockerfile=dockerfile,
         targets=texts_of(values, "target") or ("",),
         single_snapshot=bool(values["single_snapshot"]),
+        ignored=cli_outputs.ignored_paths(values),
         check_only=bool(values["check"]),
         dry_run=bool(values["dry_run"]),
         explain=bool(values["explain"]),

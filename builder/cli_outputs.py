@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from builder.contexts.ignore import IgnoreRules
+from builder.errors import ContextError
 from builder.options import OutputOptions, PushOptions
 from builder.outputs.digest_files import is_url
 from builder.outputs.export_syntax import parse_annotation, parse_export, parse_layer_format
@@ -38,6 +40,19 @@ def output_options(values: Values, destinations: tuple[Reference, ...]) -> Outpu
         image_name_with_digest_file=_place(values, "image_name_with_digest_file"),
         image_name_tag_with_digest_file=_place(values, "image_name_tag_with_digest_file"),
     )
+
+
+def ignored_paths(values: Values) -> tuple[str, ...]:
+    """The patterns of ``--ignore-path``. Raises click.UsageError."""
+    patterns = texts_of(values, "ignore_path")
+    for pattern in patterns:
+        try:
+            IgnoreRules.parse(pattern)
+        except ContextError as error:
+            raise click.UsageError(f"--ignore-path {pattern!r}: {error.message}") from error
+        if not pattern.startswith("/") or not pattern.strip("/"):
+            raise click.UsageError(f"--ignore-path {pattern!r}: expected an absolute path below /")
+    return patterns
 
 
 def _named_exports(

@@ -104,6 +104,12 @@ _KANIKO_S = (
         "One layer for all that the build adds to its base; steps are cached as ever.",
         also=("squash",),
     ),
+    Flag(
+        "ignore-path",
+        LIST,
+        "Leave out of the image what the build adds at or below this path; * and ** are wildcards.",
+        unlike="Steps see what earlier ones put there, from the cache too: the layers of the cache keep it.",
+    ),
     *registry_flags.FLAGS,
     Flag("state-dir", TEXT, "The builder's own directory.", also=("kaniko-dir",), env=("CROSSDOCK_STATE",)),
 )

@@ -127,7 +127,8 @@ class BuildOptions:
     ``build_platform`` what this machine is. ``targets`` are the stages to build, "" for the last one; the first is
     what is delivered where nothing else is said. ``clamp_mtime_s`` is the Unix time that no file in a new layer is
     newer than, and that the image says it was made at (SOURCE_DATE_EPOCH; 0 for ``--reproducible``); None leaves
-    the times as they are. ``single_snapshot`` makes one layer of all that the build adds to its base.
+    the times as they are. ``single_snapshot`` makes one layer of all that the build adds to its base;
+    what it adds at or below paths that the patterns in ``ignored`` match is left out.
     ``check_only`` reads the Dockerfile and builds nothing; ``dry_run`` also looks the steps up, and tells what a
     build would do; ``explain`` tells why steps were not found. ``state_dir`` is where the builder keeps its work,
     its local cache and its cache mounts; ``rung`` forces a rung of the sandbox ladder ("" = the best that works).
@@ -138,6 +139,7 @@ class BuildOptions:
     dockerfile: DockerfilePlace = DockerfilePlace()
     targets: tuple[str, ...] = ("",)
     single_snapshot: bool = False
+    ignored: tuple[str, ...] = ()
     check_only: bool = False
     dry_run: bool = False
     explain: bool = False

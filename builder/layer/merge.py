@@ -145,15 +145,8 @@ class MergedLayers:
         names: defaultdict[Member, list[str]] = defaultdict(list)
         for path in sorted((path for path, node in self._nodes.items() if node.entry.is_file), key=sort_key):
             names[self._nodes[path].member].append(path)
-        files = {member: [*self._linked(paths)] for member, paths in names.items()}
+        files = {member: linked(self._nodes[paths[0]].entry, paths) for member, paths in names.items()}
         return Merge(sorted(changes, key=lambda change: sort_key(change.path)), files)
-
-    def _linked(self, paths: list[str]) -> Iterator[Entry]:
-        first = paths[0]
-        entry = replace(self._nodes[first].entry, path=first)
-        yield entry
-        for path in paths[1:]:
-            yield replace(entry, path=path, hardlink=True, link=first)
 
     def _whiteouts(self, lower: MergedLayers) -> set[str]:
         found: set[str] = set()
@@ -168,6 +161,12 @@ class MergedLayers:
             elif self._is_directory(path) and lower._is_directory(path):
                 todo += [join(path, name) for name in lower._names[path]]
         return {path for path in found if not any(above in found for above in _above(path))}
+
+
+def linked(file: Entry, paths: Sequence[str]) -> list[Entry]:
+    """The file under its first name, and under the others as hard links to that."""
+    first = replace(file, path=paths[0])
+    return [first, *(replace(first, path=path, hardlink=True, link=first.path) for path in paths[1:])]
 
 
 def _above(path: str) -> Iterator[str]:

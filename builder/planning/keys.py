@@ -87,9 +87,14 @@ def directory_key(parent: CacheKey, step: MakeDirectory) -> KeyBuilder:
     return KeyBuilder("workdir").text("parent", parent.hex).text("path", step.path).text("user", step.user)
 
 
-def single_snapshot_key(base: Iterable[Layer], made: Iterable[Layer]) -> CacheKey:
+def layer_without_key(layer: Layer, ignored: Iterable[str]) -> CacheKey:
+    """What is left of a layer without the paths that these patterns match."""
+    return KeyBuilder("layer without").text("diff_id", str(layer.diff_id)).items("ignored", ignored).key()
+
+
+def single_layer_key(base: Iterable[Layer], made: Iterable[Layer]) -> CacheKey:
     """The one layer that stands for those which a build ``made`` over its base."""
-    key = KeyBuilder("single snapshot").items("base", (str(layer.diff_id) for layer in base))
+    key = KeyBuilder("single layer").items("base", (str(layer.diff_id) for layer in base))
     return key.items("made", (str(layer.diff_id) for layer in made)).key()
 
 

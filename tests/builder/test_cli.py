@@ -114,6 +114,8 @@ def test_no_push_keeps_names_for_archives(context):
         (["--no-push", "--step-timeout", "10"], "is not a duration"),
         (["--no-push", "--step-timeout", "0"], "expected more than nothing"),
         (["--no-push", "--progress", "html"], "expected auto, plain or json"),
+        (["--no-push", "--ignore-path", "tmp"], "expected an absolute path below /"),
+        (["--no-push", "--ignore-path", "/[a"], "--ignore-path '/[a': invalid pattern"),
         (["--no-push", "--isolation", "none"], "expected auto, overlay, namespaces or chroot"),
     ],
 )

@@ -13,12 +13,13 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from builder.contexts.ignore import IgnoreRules
 from builder.errors import BuildError
 from builder.layer.changes import Change, Entry, Opaque, Whiteout
 from builder.layer.entries import Seen, read_changes
+from builder.layer.rewrite import LayerBlob, layer_without, merge_layers, write_merged
 from builder.layer.rootfs import Tree
 from builder.layer.snapshot import fingerprint, walk_changes
-from builder.layer.squash import LayerBlob, merge_layers, write_merged
 from builder.outputs.exports import LayerFormat
 from tests.builder.commands import START, check_layer, copy, operation, perform
 from tests.builder.trees import layer_of, listing, make
@@ -110,6 +111,26 @@ def test_a_name_of_a_file_outlives_the_first(tmp_path):
         assert text is not None
         assert text.read() == b"text"
     assert found == {"b": ("", 4), "c": ("b", 0)}
+
+
+def test_a_layer_without_some_paths(tmp_path):
+    content = tmp_path / "content"
+    content.write_text("text")
+    file = Entry("cache/a", FILE, size_bytes=4, content=os.fspath(content))
+    linked = Entry("x/b", FILE, hardlink=True, link="cache/a")
+    layer = entries(Entry("cache", FOLDER), file, Whiteout("cache/c"), Entry("x", FOLDER), linked, Whiteout("gone"))
+    (tmp_path / "layer").write_bytes(layer)
+    blob = LayerBlob(tmp_path / "layer", "gzip")
+    assert layer_without(blob, IgnoreRules.parse("/other").excludes) is None
+    merge = layer_without(blob, IgnoreRules.parse("/ca*").excludes)
+    assert merge is not None
+    out = io.BytesIO()
+    write_merged(merge, [blob], out, LayerFormat())
+    assert names(out.getvalue()) == ["x", ".wh.gone", "x/b"]
+    with tarfile.open(fileobj=io.BytesIO(out.getvalue())) as archive:
+        text = archive.extractfile("x/b")
+        assert text is not None
+        assert text.read() == b"text"
 
 
 def test_a_link_to_what_is_not_there_is_an_error(tmp_path):

@@ -1,8 +1,11 @@
-"""Layers → one layer: their tars are read twice, for what is left of them and for its content; no file is unpacked."""
+"""Layers written anew: several as one, or one without some of its paths.
+
+Their tars are read twice, for what is left of them and for its content; no file is unpacked.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -10,7 +13,7 @@ from typing import BinaryIO
 from builder.errors import BuildError
 from builder.layer.changes import Change, Entry
 from builder.layer.decompress import Compression, DecompressingReader
-from builder.layer.merge import Merge, MergedLayers
+from builder.layer.merge import Member, Merge, MergedLayers, linked
 from builder.layer.tarformat import change_of
 from builder.layer.tarlayer import Filled, WrittenLayer, write_layer
 from builder.layer.tarread import Content, read_entries
@@ -36,8 +39,31 @@ def merge_layers(blobs: Sequence[LayerBlob]) -> MergedLayers:
     return merged
 
 
+def layer_without(blob: LayerBlob, excludes: Callable[[str], bool]) -> Merge | None:
+    """What is left of a layer without the paths that ``excludes`` is true for; None where it has none of them."""
+    changes: list[Change] = []
+    members: dict[str, Member] = {}
+    found: dict[Member, Entry] = {}
+    names: dict[Member, list[str]] = {}
+    excluded = False
+    for number, entry, _ in _members(blob):
+        change = change_of(entry)
+        if isinstance(change, Entry) and (change.is_file or change.hardlink):
+            member = members[change.path] = members.get(change.link, (0, number))
+            found.setdefault(member, change)
+        else:
+            member = None
+        if change is None or excludes(change.path):
+            excluded = True
+        elif member is None:
+            changes.append(change)
+        else:
+            names.setdefault(member, []).append(change.path)
+    return Merge(changes, {at: linked(found[at], paths) for at, paths in names.items()}) if excluded else None
+
+
 def write_merged(merge: Merge, blobs: Sequence[LayerBlob], out: BinaryIO, wanted: LayerFormat) -> WrittenLayer:
-    """Writes what ``blobs`` were merged to as one layer.
+    """Writes what is left of ``blobs`` as one layer.
 
     Directories come before all files, which come in the order of the layers.
     """

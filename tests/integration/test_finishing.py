@@ -1,4 +1,4 @@
-"""``--single-snapshot``: one layer, the same files, and the same cache."""
+"""``--single-snapshot`` and ``--ignore-path``: other layers, the same files of the rest, and the same cache."""
 
 from __future__ import annotations
 
@@ -65,6 +65,23 @@ def test_one_layer_has_what_several_have_and_the_steps_are_cached_as_ever(tmp_pa
     (described,) = json.loads((tmp_path / "one/index.json").read_bytes())["manifests"]
     assert (tmp_path / "digest").read_text() == described["digest"]
     assert not [path for path in (tmp_path / "3").rglob("*") if path.is_file()]  # not a layer was fetched
+
+
+def test_ignored_paths_are_in_no_layer_and_later_steps_see_them(tmp_path, registry, given):
+    dockerfile = "ARG BASE\nFROM ${BASE}\nCOPY tool /keep/tool\nRUN mkdir /keep/c /t && cp /keep/tool /keep/c/x\n"
+    write_files(tmp_path / "context", {"Dockerfile": dockerfile + "RUN cp /keep/c/x /t/y && ln /t/y /keep/c/z\n"})
+    ignored = ("--ignore-path=/keep/c", "--ignore-path=/srv/**", "--ignore-path=/t")
+    layout, files = tmp_path / "layout", tmp_path / "files"
+    Builder(tmp_path / "1").must(*given, *ignored[:2], f"--oci-layout-path={layout}", f"--output={files}")
+    image = read_layout(layout)
+    assert image.layers[1:] == [["keep", "keep/tool"], ["keep", "t"], ["keep", "t", "t/y"]]
+    assert not (files / "keep/c").exists()
+    assert "srv/shared/file" in image.files  # the base's own
+    Builder(tmp_path / "2").must(*given, *ignored, "--squash", f"--oci-layout-path={tmp_path}/one")
+    assert sorted(read_layout(tmp_path / "one").layers[1]) == ["keep", "keep/tool"]
+    again = Builder(tmp_path / "3").must(*given, *ignored, "--squash", f"--digest-file={tmp_path}/digest")
+    assert set(again.outcomes) == {"CACHED"}
+    assert not [path for path in (tmp_path / "3").rglob("*") if path.is_file()]
 
 
 def read_by_others(layout: Path, bundle: Path) -> None:
