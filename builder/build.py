@@ -13,18 +13,12 @@ from pathlib import Path
 from builder import events
 from builder.bases import BaseImages, ResolvedBase
 from builder.contexts.context import ContextReader, read_dockerfile
-from builder.contexts.git_program import Git
 from builder.contexts.local_inputs import LocalInputs, local_inputs
-from builder.contexts.remotes import Remotes
 from builder.dockerfile.instructions import Dockerfile
 from builder.errors import BuildError
-from builder.execution.copy import Source
-from builder.execution.execute import Executor
-from builder.execution.finishing import Finishing
-from builder.execution.mounting import Mounting
-from builder.execution.perform import Performer
-from builder.execution.stage_root import RootFactory
+from builder.execution.execute import BuiltStage, Executor
 from builder.execution.step_cache import StepCache
+from builder.execution.workshop import Workshop
 from builder.layer.origins import BuildLayers, RegistryOrigin
 from builder.layer.rootfs import Tree
 from builder.options import BuildOptions
@@ -35,13 +29,10 @@ from builder.outputs.push import Destination, check_permission
 from builder.planning.dry_run import prospects
 from builder.planning.evaluate import Arguments, evaluate_plan
 from builder.planning.explain import missed_steps, note_key, noted_steps, write_note
-from builder.planning.graph import KeyedStage, Position, context_reads, key_stages, needed_stages, remote_reads
+from builder.planning.graph import KeyedStage, context_reads, key_stages, needed_stages, remote_reads
 from builder.planning.metadata import with_labels
 from builder.planning.plan import Plan, Request, make_plan, predefined_args
 from builder.planning.steps import Metadata
-from builder.sandbox.cache_mounts import CacheDirectories
-from builder.sandbox.foreign import ForeignCode
-from builder.sandbox.isolation import Isolation, Rung, probe
 from builder.workspace import work_directory
 from cache.disk.filesystem import FilesystemStore
 from cache.entry import CachedStep
@@ -75,24 +66,19 @@ async def run_build(options: BuildOptions, environ: Mapping[str, str], listen: e
         stores = await stack.enter_async_context(_open_stores(options, work))
         layers = BuildLayers(*stores.all)
         stack.push_async_callback(layers.close)
-        caches = CacheDirectories.below(options.state_dir)
-        stack.push_async_callback(asyncio.to_thread, caches.trim)
-        roots = RootFactory(partial(_probe, options, work, listen), options.state_dir, work, layers)
-        stack.push_async_callback(roots.close)
+        workshop = Workshop(options, work, layers, environ, listen)
+        stack.push_async_callback(workshop.close)
         cache = _step_cache(options, peers, stores, layers, listen)
         stack.push_async_callback(cache.abandon)
         build = _Build(
             options=options,
             dockerfile=dockerfile,
             contexts=ContextReader(inputs.open_context),
-            remotes=Remotes(work / "remotes", Git(environ), options.limits),
             bases=BaseImages(peers.pull),
             peers=peers,
             layers=layers,
-            roots=roots,
+            workshop=workshop,
             cache=cache,
-            caches=caches,
-            work=work,
             listen=listen,
         )
         try:
@@ -184,25 +170,16 @@ def _step_cache(
     return StepCache(cache, origin, layers, listen, use, layer_format)
 
 
-def _probe(options: BuildOptions, work: Path, listen: events.Listener) -> Isolation:
-    isolation = probe(work, Rung(options.rung) if options.rung else None)
-    listen(events.Note(f"isolation: {isolation}" + (f"; {isolation.reason}" if isolation.reason else "")))
-    return isolation
-
-
 @dataclass(frozen=True, slots=True)
 class _Build:
     options: BuildOptions
     dockerfile: Dockerfile
     contexts: ContextReader
-    remotes: Remotes
     bases: BaseImages
     peers: Peers
     layers: BuildLayers
-    roots: RootFactory
+    workshop: Workshop
     cache: StepCache
-    caches: CacheDirectories
-    work: Path
     listen: events.Listener
 
     async def products(self, plans: Mapping[_Variant, Plan]) -> dict[str, dict[Platform, Product]]:
@@ -259,7 +236,8 @@ class _Build:
         needed = needed_stages(executor.stages, target, self.cache)
         missed = any(key and key not in self.cache for index in needed for key in executor.stages[index].keys)
         built = await executor.build(target)
-        built = await self._finishing().finish(built)
+        if self.options.ignored or self.options.single_snapshot:
+            built = await self._finished(built)
         if missed:
             note = write_note(noted_steps(executor.stages.values()))
             created = _rfc3339(self.options.clamp_mtime_s)
@@ -270,15 +248,19 @@ class _Build:
         files = partial(self._files, built.layers) if self.options.ignored else partial(executor.files, target)
         return Product(config, built.layers, base, files)
 
-    def _finishing(self) -> Finishing:
+    async def _finished(self, built: BuiltStage) -> BuiltStage:
+        """The stage with layers that are other than its steps made them."""
+        from builder.execution.finishing import Finishing
+
         options = self.options
         layer_format = step_format(options.output.exports)
-        return Finishing(
+        finishing = Finishing(
             self.layers, self.cache, self.listen, layer_format, options.ignored, single=options.single_snapshot
         )
+        return await finishing.finish(built)
 
     async def _files(self, layers: Sequence[Layer]) -> Tree:
-        root = await self.roots.new_root()
+        root = await self.workshop.roots().new_root()
         await root.apply(layers)
         return root.tree
 
@@ -300,7 +282,7 @@ class _Build:
         stages = evaluate_plan(plan, configs, arguments, variant.platform)
         sources, contents = await self.contexts.read(context_reads(stages))
         fetched = list(remote_reads(stages))
-        digests = await asyncio.gather(*(self.remotes.content(remote, step) for _, step, remote in fetched))
+        digests = await asyncio.gather(*(self.workshop.remotes().content(remote, step) for _, step, remote in fetched))
         contents |= {position: digest for (position, _, _), digest in zip(fetched, digests, strict=True)}
         for base in bases.values():
             for layer in base.layers:
@@ -310,25 +292,11 @@ class _Build:
             stages=key_stages(stages, contents, clamp),
             base_layers={index: base.layers for index, base in bases.items()},
             cache=self.cache,
-            roots=self.roots,
-            performer=Performer(
-                self.layers.store,
-                self.work,
-                sources,
-                self._mounting(sources),
-                self.remotes,
-                self.listen,
-                ForeignCode(options.build_platform, self.work),
-                clamp,
-                step_format(options.output.exports),
-                options.limits,
-            ),
+            workshop=self.workshop,
+            sources=sources,
             listen=self.listen,
             created=_rfc3339(clamp),
         )
-
-    def _mounting(self, sources: Mapping[Position, tuple[Source, ...]]) -> Mounting:
-        return Mounting(self.work / "mounts", self.options.secrets, self.caches, sources)
 
     async def _check_permission(self) -> None:
         output = self.options.output

@@ -63,11 +63,11 @@ LEVELS = {
     """,
     2: """
         builder: kept oci_layout stored_images workspace
-        builder.contexts: archive_streams context download git_program google_credentials
+        builder.contexts: archive_streams context download fetching git_program google_credentials
         builder.execution: copy digests placement
         builder.layer: archives decompress entries layerdir rewrite rootfs snapshot storing tarlayer tarread unpack
             unpacked
-        builder.outputs: digest_files files image_files
+        builder.outputs: digest_files files image_files whole_files
         builder.sandbox: agent_socket cache_mounts foreign isolation mount_preparation mounts program root stubs
         cache: memory record_memory
         cache.disk: blob_files durable filesystem growing quarantine_files record_files tier
@@ -85,7 +85,7 @@ LEVELS = {
     3: """
         builder: bases
         builder.contexts: local_inputs remotes
-        builder.execution: execute finishing mounting perform stage_root step_cache
+        builder.execution: execute finishing mounting perform stage_root step_cache workshop
         builder.layer: origins
         builder.outputs: conversions deliver push
         builder.sandbox: run

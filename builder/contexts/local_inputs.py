@@ -11,16 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from builder import events
-from builder.contexts.archive_streams import open_archive
 from builder.contexts.context import MAX_DOCKERFILE_BYTES, Context, read_ignore_rules
-from builder.contexts.download import download, with_tries
-from builder.contexts.git_program import Git
-from builder.contexts.locations import ArchiveContext, DirectoryContext, ImageContext, LayoutContext, MainContext
+from builder.contexts.locations import DirectoryContext, ImageContext, LayoutContext, MainContext
 from builder.contexts.remote import GitSource, UrlSource
-from builder.errors import BuildError, ContextError
+from builder.errors import ContextError
 from builder.layer.links import clean
 from builder.layer.rootfs import Tree
-from builder.layer.unpack import Unpacked, unpack_context
 from builder.options import BuildOptions, Limits
 
 KEEP_GIT_DIR = "BUILDKIT_CONTEXT_KEEP_GIT_DIR"
@@ -79,45 +75,16 @@ class _Fetcher:
 
     async def directory(self, place: MainContext) -> Path:
         """The files of the context. Raises BuildError."""
-        match place:
-            case DirectoryContext(path):
-                if not await asyncio.to_thread(path.is_dir):
-                    raise ContextError(f"the context {path} is not a directory")
-                return path
-            case GitSource():
-                return await asyncio.to_thread(self._checked_out, place)
-            case _:
-                return await with_tries(place, lambda: self._unpacked(place))
+        if isinstance(place, DirectoryContext):
+            if not await asyncio.to_thread(place.path.is_dir):
+                raise ContextError(f"the context {place.path} is not a directory")
+            return place.path
+        from builder.contexts.fetching import fetch_context  # most contexts are here already
 
-    def _checked_out(self, source: GitSource) -> Path:
-        git = Git(self.environ)
-        commit = git.commit_of(source)
-        directory = self._new()
-        git.check_out(source, commit, directory)
-        self.listen(events.Note(f"the context is {source} at {commit}"))
-        return _below(directory, source.directory, source) if source.directory else directory
-
-    async def _unpacked(self, place: ArchiveContext) -> Path:
-        directory = self._new()
-        async with open_archive(place, self.environ) as stream:
-            unpacking = asyncio.create_task(asyncio.to_thread(unpack_context, stream, directory, self.limits))
-            try:
-                unpacked = await asyncio.shield(unpacking)
-            except BuildError as error:
-                raise ContextError(f"cannot unpack the context {place}: {error}") from error
-            finally:
-                stream.abort()
-                await asyncio.wait([unpacking])  # it must not write where things are being removed
-        self._warn(place, unpacked)
+        directory = await fetch_context(place, self.scratch, self.environ, self.limits, self.listen)
+        if isinstance(place, GitSource) and place.directory:
+            return await asyncio.to_thread(_below, directory, place.directory, place)
         return directory
-
-    def _warn(self, place: ArchiveContext, unpacked: Unpacked) -> None:
-        for skipped in unpacked.skipped:
-            self.listen(events.Warned(f"the context {place} could not be unpacked whole: {skipped}"))
-
-    def _new(self) -> Path:
-        self.scratch.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix="context-", dir=self.scratch))
 
 
 async def _dockerfile(options: BuildOptions, context: Path, scratch: Path, *, fetched: bool) -> Path:
@@ -127,6 +94,8 @@ async def _dockerfile(options: BuildOptions, context: Path, scratch: Path, *, fe
         return await asyncio.to_thread(_found_dockerfile, options, context, fetched=fetched)
     path = await asyncio.to_thread(_new_dockerfile, scratch)
     if place.is_url:
+        from builder.contexts.download import download
+
         await download(UrlSource(place.text), path, MAX_DOCKERFILE_BYTES)
     else:
         await asyncio.to_thread(_save_input, path)

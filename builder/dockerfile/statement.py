@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -158,5 +157,7 @@ def _switch(statement: Statement, flag: FlagText) -> str:
 
 def did_you_mean(word: str, names: tuple[str, ...], prefix: str = "") -> str:
     """``: did you mean X?`` when ``word`` is close to one of ``names``, else an empty string."""
+    import difflib  # large, and for errors only
+
     close = difflib.get_close_matches(word, names, n=1)
     return f": did you mean {prefix}{close[0]}?" if close else ""

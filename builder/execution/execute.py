@@ -14,23 +14,28 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from builder import events
 from builder.events import Outcome
-from builder.execution.perform import Performer
-from builder.execution.stage_root import RootFactory, StageRoot
+from builder.execution.copy import Source
 from builder.execution.step_cache import StepCache
+from builder.execution.workshop import Workshop
 from builder.layer.rootfs import Tree
 from builder.planning import metadata
-from builder.planning.graph import KeyedStage, chain_behind, needed_stages, source_stages, stage_reads
+from builder.planning.graph import KeyedStage, Position, chain_behind, needed_stages, source_stages, stage_reads
 from builder.planning.plan import ImageBase, ScratchBase, StageBase
 from builder.planning.steps import LayerStep, Metadata, StageSteps, Step
 from cache.entry import CachedStep
 from cache.keys import CacheKey
 from cache.oci.config import History, ImageConfig
 from cache.oci.layer import Layer
+
+if TYPE_CHECKING:
+    from builder.execution.perform import Performer
+    from builder.execution.stage_root import StageRoot
 
 _STEPS_AT_ONCE = 16
 """Of all stages: many wait for a network rather than a processor."""
@@ -70,11 +75,12 @@ class Executor:
     stages: Mapping[int, KeyedStage]
     base_layers: Mapping[int, tuple[Layer, ...]]
     cache: StepCache
-    roots: RootFactory
-    performer: Performer
+    workshop: Workshop
+    sources: Mapping[Position, tuple[Source, ...]]
     listen: events.Listener
     created: str
     _tasks: dict[int, asyncio.Task[_StageState]] = field(default_factory=dict)
+    _performer: Performer | None = None
     _slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_STEPS_AT_ONCE))
 
     async def build(self, index: int) -> BuiltStage:
@@ -150,7 +156,8 @@ class Executor:
         if cached is None:
             layer, created = await self._perform(state, at, step, (key, content_key)), self.created
         else:
-            layer, created = cached.layer, self.created if self.performer.clamp_mtime_s is not None else cached.created
+            clamped = self.workshop.options.clamp_mtime_s is not None
+            layer, created = cached.layer, self.created if clamped else cached.created
             state.layers += [layer] if layer is not None else []
             self.listen(events.StepEnded(step.name, Outcome.CACHED))
         state.history.append(self._history(step, created, empty=layer is None))
@@ -166,7 +173,7 @@ class Executor:
         taken = dict(inputs.taken)
         for number, source, selection in reads:
             root = await self._root(await self._state(source))
-            taken[number] = await self.performer.content(root, step, selection)
+            taken[number] = await self._doer().content(root, step, selection)
         chain = state.content_chain or inputs.chain
         key = replace(inputs, chain=chain, taken=taken).key(step)
         state.content_chain = chain_behind(chain, step, key)
@@ -181,7 +188,7 @@ class Executor:
             root = await self._root(state)
             roots = {index: await self._root(source) for index, source in sources.items()}
             started_s = time.monotonic()
-            performed = await self.performer.perform(root, at, step, roots)
+            performed = await self._doer().perform(root, at, step, roots)
             seconds = time.monotonic() - started_s
         layer = performed.layer
         if layer is not None:
@@ -197,11 +204,17 @@ class Executor:
         self.listen(events.StepEnded(step.name, Outcome.DONE, seconds, size_bytes))
         return layer
 
+    def _doer(self) -> Performer:
+        """Who does the steps, got when the first one has to be done."""
+        if self._performer is None:
+            self._performer = self.workshop.performer(self.sources)
+        return self._performer
+
     async def _root(self, state: _StageState) -> StageRoot:
         """The stage's files with all its layers so far on them."""
         async with state.putting_together:
             if state.root is None:
-                state.root = await self.roots.new_root()
+                state.root = await self.workshop.roots().new_root()
             await state.root.apply(state.layers[state.applied :])
             state.applied = len(state.layers)
             return state.root

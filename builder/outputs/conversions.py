@@ -9,8 +9,6 @@ from functools import partial
 from pathlib import Path
 
 from builder.layer.origins import BuildLayers
-from builder.layer.storing import keep_layer
-from builder.layer.tarlayer import recompress_layer
 from builder.outputs.exports import LayerFormat
 from cache.oci import media_types
 from cache.oci.digest import Digest
@@ -60,6 +58,9 @@ class Conversions:
         return await asyncio.to_thread(self._write, layer, await self.layers.fetch(layer), wanted)
 
     def _write(self, layer: Layer, blob: Path, wanted: LayerFormat) -> Layer:
+        from builder.layer.storing import keep_layer
+        from builder.layer.tarlayer import recompress_layer
+
         compression = media_types.layer_compression(layer.descriptor.media_type)
         with blob.open("rb") as source:
             write = partial(recompress_layer, source, compression, wanted=wanted)

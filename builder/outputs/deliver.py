@@ -1,4 +1,7 @@
-"""What was built → everywhere it shall go: registries, archives, directories, and the files that say its digest."""
+"""What was built → everywhere it shall go: registries, archives, directories, and the files that say its digest.
+
+Most images are only pushed: what writes files is imported when a file is asked for.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,6 @@ from builder.layer.origins import BuildLayers
 from builder.layer.rootfs import Tree
 from builder.options import OutputOptions
 from builder.outputs import digest_files
-from builder.outputs import files as file_outputs
-from builder.outputs import image_files as outputs
 from builder.outputs.conversions import Conversions
 from builder.outputs.exports import Export
 from builder.outputs.image import Image, ImageSet, compose, gather
@@ -98,6 +99,8 @@ class Delivery:
 
     async def _write_archive(self, export: Export, images: ImageSet | None) -> None:
         assert images is not None  # made of every export that is an image
+        from builder.outputs.image_files import write_docker_archive, write_oci_layout
+
         if export.kind == "docker" and len(images.images) > 1:
             raise BuildError("a docker-save archive holds the image of one platform: use type=oci for several")
         layers = {layer.descriptor.digest: layer for image in images.images for layer in image.layers}
@@ -105,11 +108,9 @@ class Delivery:
         blobs = dict(zip(layers, paths, strict=True))
         if export.kind == "docker":
             (image,) = images.images
-            await asyncio.to_thread(outputs.write_docker_archive, image, export.names, blobs, export.path)
+            await asyncio.to_thread(write_docker_archive, image, export.names, blobs, export.path)
         else:
-            await asyncio.to_thread(
-                outputs.write_oci_layout, images, export.names, blobs, export.path, packed=export.packed
-            )
+            await asyncio.to_thread(write_oci_layout, images, export.names, blobs, export.path, packed=export.packed)
         what = "a docker-save archive" if export.kind == "docker" else "an OCI layout"
         self.listen(events.Written(what, _shown(export)))
 
@@ -126,11 +127,14 @@ class Delivery:
         self.listen(events.Written("the files" if export.kind == "local" else "a tar of the files", _shown(export)))
 
     def _written(self, export: Export, trees: Mapping[str, Tree]) -> list[str]:
+        from builder.outputs.files import write_directory, write_tar
+        from builder.outputs.whole_files import writing
+
         if export.kind == "local":
             assert export.path is not None  # a directory always has one
-            return file_outputs.write_directory(trees, export.path, self.clamp_mtime_s)
-        with outputs.writing(export.path) as out:
-            file_outputs.write_tar(trees, out, self.clamp_mtime_s)
+            return write_directory(trees, export.path, self.clamp_mtime_s)
+        with writing(export.path) as out:
+            write_tar(trees, out, self.clamp_mtime_s)
         return []
 
     async def _write_digests(self, digest: Digest, pushed: list[tuple[Reference, Digest]]) -> None:

@@ -9,7 +9,7 @@ import aiohttp
 from yarl import URL
 
 from builder.errors import BuildError
-from builder.outputs.image_files import write_text
+from builder.outputs.whole_files import write_text
 
 TRIES = 4
 _FIRST_WAIT_S = 0.2

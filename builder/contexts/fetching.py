@@ -1,0 +1,63 @@
+"""Contexts that lie elsewhere → directories: archives are unpacked as they come, repositories checked out."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from builder import events
+from builder.contexts.archive_streams import open_archive
+from builder.contexts.download import with_tries
+from builder.contexts.git_program import Git
+from builder.contexts.locations import ArchiveContext
+from builder.contexts.remote import GitSource
+from builder.errors import BuildError, ContextError
+from builder.layer.unpack import unpack_context
+from builder.options import Limits
+
+
+async def fetch_context(
+    place: ArchiveContext | GitSource,
+    scratch: Path,
+    environ: Mapping[str, str],
+    limits: Limits,
+    listen: events.Listener,
+) -> Path:
+    """A new directory below ``scratch`` with all that the context holds. Raises BuildError."""
+    if isinstance(place, GitSource):
+        return await asyncio.to_thread(_checked_out, place, scratch, environ, listen)
+    return await with_tries(place, lambda: _unpacked(place, scratch, environ, limits, listen))
+
+
+def _checked_out(source: GitSource, scratch: Path, environ: Mapping[str, str], listen: events.Listener) -> Path:
+    git = Git(environ)
+    commit = git.commit_of(source)
+    directory = _new(scratch)
+    git.check_out(source, commit, directory)
+    listen(events.Note(f"the context is {source} at {commit}"))
+    return directory
+
+
+async def _unpacked(
+    place: ArchiveContext, scratch: Path, environ: Mapping[str, str], limits: Limits, listen: events.Listener
+) -> Path:
+    directory = _new(scratch)
+    async with open_archive(place, environ) as stream:
+        unpacking = asyncio.create_task(asyncio.to_thread(unpack_context, stream, directory, limits))
+        try:
+            unpacked = await asyncio.shield(unpacking)
+        except BuildError as error:
+            raise ContextError(f"cannot unpack the context {place}: {error}") from error
+        finally:
+            stream.abort()
+            await asyncio.wait([unpacking])  # it must not write where things are being removed
+    for skipped in unpacked.skipped:
+        listen(events.Warned(f"the context {place} could not be unpacked whole: {skipped}"))
+    return directory
+
+
+def _new(scratch: Path) -> Path:
+    scratch.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix="context-", dir=scratch))
