@@ -11,7 +11,7 @@ reported as absence.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,6 +19,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from cache.errors import DamagedRecord
 from cache.oci.digest import Digest
 
 CHUNK_BYTES = 1 << 20
@@ -154,6 +155,28 @@ class Enumerable(Protocol):
 
         Only those whose digest begins with ``under`` (``sha256:ab``), and that come after ``after``.
         """
+
+
+@runtime_checkable
+class BulkReads(Protocol):
+    """A store that reads many small things faster together. What ``cache.bulk`` asks of it."""
+
+    async def get_all(self, names: Sequence[str]) -> Sequence[Record | DamagedRecord | None]:
+        """For each name the record, None when there is none, or what is wrong with it."""
+
+    async def read_all(self, digests: Sequence[Digest], limit_bytes: int) -> Sequence[bytes | None]:
+        """The first ``limit_bytes`` of each blob, None for one that is not there."""
+
+
+@runtime_checkable
+class BulkDeletes(Protocol):
+    """A store that removes many things in fewer requests. What ``cache.bulk`` asks of it."""
+
+    async def delete_all(self, digests: Sequence[Digest]) -> None:
+        """Removes the blobs; nothing happens for those that are not there."""
+
+    async def remove_all(self, names: Sequence[str]) -> None:
+        """Removes the records, whatever they are now; nothing happens for those that are not there."""
 
 
 @runtime_checkable

@@ -73,7 +73,7 @@ LEVELS = {
         cache.disk: blob_files durable filesystem growing quarantine_files record_files tier
         cache.oci: auth client connections credential_file credentials discovery download peers registries session tls
             transport uploads
-        cache.s3: bucket part_intake probe quarantine reading records session store sweep wire writing
+        cache.s3: bucket deleting part_intake probe quarantine reading records session store sweep wire writing
         cache.upkeep: pace
         proxy: certificate check
         proxy.auth: accounts caller identity users

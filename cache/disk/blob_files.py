@@ -8,13 +8,14 @@ Everything here blocks, and lets ``OSError`` through to the store that uses it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import math
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from cache import paths
@@ -82,13 +83,31 @@ class BlobFiles:
 
     def in_directory(self, directory: Path) -> list[tuple[Digest, int]]:
         """The blobs of one of ``directories`` with their sizes in bytes, in order."""
+        inside = directory.relative_to(self._root).as_posix()
         found = []
-        for path in sorted(directory.iterdir()):
-            digest = paths.blob_digest(path.relative_to(self._root).as_posix())
-            size_bytes = self.size_bytes(digest) if digest is not None else None
-            if digest is not None and size_bytes is not None:
-                found.append((digest, size_bytes))
-        return found
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                digest = paths.blob_digest(f"{inside}/{entry.name}")
+                if digest is not None:
+                    with contextlib.suppress(FileNotFoundError):
+                        found.append((digest, entry.stat().st_size))
+        return sorted(found)
+
+    def read_all(self, digests: Iterable[Digest], limit_bytes: int) -> list[bytes | None]:
+        """The first ``limit_bytes`` of each blob, None for one that is not there."""
+        return [self._read(digest, limit_bytes) for digest in digests]
+
+    def _read(self, digest: Digest, limit_bytes: int) -> bytes | None:
+        try:
+            with self.path(digest).open("rb") as file:
+                return file.read(min(limit_bytes, os.fstat(file.fileno()).st_size))
+        except FileNotFoundError:
+            return None
+
+    def delete_all(self, digests: Iterable[Digest]) -> None:
+        """Removes these blobs."""
+        for digest in digests:
+            self.delete(digest)
 
     def unfinished(self) -> Unfinished:
         """What is in ``v1/incoming`` now."""

@@ -7,7 +7,8 @@ that share the loop's.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+import itertools
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -18,9 +19,11 @@ from cache.disk import durable
 from cache.disk.blob_files import BlobFiles, IncomingBlob, OpenBlob
 from cache.disk.quarantine_files import QuarantineFiles
 from cache.disk.record_files import RecordFiles
+from cache.errors import DamagedRecord
 from cache.oci.digest import Digest
 from cache.store import CHUNK_BYTES, Absent, Aside, BlobWriter, Record, StoredBlob, Unfinished
 
+LIST_PIECE = 1000
 _THREADS = 16
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -29,7 +32,7 @@ T = TypeVar("T")
 class FilesystemStore:
     """A store in the directory ``root``, made at the first write.
 
-    Also LocalPaths, IncomingFiles, Enumerable, Sweepable and Scrubbable.
+    Also LocalPaths, IncomingFiles, Enumerable, Sweepable, Scrubbable, BulkReads and BulkDeletes.
     """
 
     def __init__(self, root: Path) -> None:
@@ -90,6 +93,14 @@ class FilesystemStore:
     async def delete(self, digest: Digest) -> None:
         await self._run(f"delete {digest}", self._blobs.delete, digest)
 
+    async def read_all(self, digests: Sequence[Digest], limit_bytes: int) -> Sequence[bytes | None]:
+        """The first ``limit_bytes`` of each blob, None for one that is not there."""
+        return await self._run("read blobs", self._blobs.read_all, digests, limit_bytes)
+
+    async def delete_all(self, digests: Sequence[Digest]) -> None:
+        """Removes the blobs."""
+        await self._run("delete blobs", self._blobs.delete_all, digests)
+
     async def blobs(self, under: str = "", after: Digest | None = None) -> AsyncIterator[tuple[Digest, int]]:
         """Every blob with its size in bytes, in order: those that begin so, and come after that one."""
         for directory in await self._run("list blobs", self._blobs.directories, under, after):
@@ -136,13 +147,19 @@ class FilesystemStore:
     async def remove(self, name: str, expected: str | None = None) -> None:
         await self._run(f"remove record {name}", self._records.remove, name, expected)
 
+    async def get_all(self, names: Sequence[str]) -> Sequence[Record | DamagedRecord | None]:
+        """For each name the record, None when there is none, or what is wrong with it."""
+        return await self._run("read records", self._records.get_all, names)
+
+    async def remove_all(self, names: Sequence[str]) -> None:
+        """Removes the records, whatever they are now."""
+        await self._run("remove records", self._records.remove_all, names)
+
     async def names(self, prefix: str) -> AsyncIterator[str]:
         """The names of all records under ``prefix``, in no order."""
-        pending = [paths.check_record_prefix(prefix)]
-        while pending:
-            found, below = await self._run("list records", self._records.list_directory, pending.pop())
-            pending += below
-            for name in found:
+        found = self._records.under(paths.check_record_prefix(prefix))
+        while piece := await self._run("list records", lambda: list(itertools.islice(found, LIST_PIECE))):
+            for name in piece:
                 yield name
 
     # For callers that are on a thread already: these block.

@@ -12,13 +12,13 @@ import fcntl
 import hashlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from cache import paths, record_format
 from cache.disk import durable
-from cache.errors import RecordConflict
+from cache.errors import DamagedRecord, RecordConflict
 from cache.store import ABSENT, Absent, Record
 
 
@@ -60,20 +60,35 @@ class RecordFiles:
                 return
             durable.sync_directory(path.parent)
 
-    def list_directory(self, prefix: str) -> tuple[list[str], list[str]]:
-        """The records directly under ``prefix``, and the prefixes below it; both empty when there is no such prefix."""
-        records: list[str] = []
-        below: list[str] = []
+    def get_all(self, names: Sequence[str]) -> list[Record | DamagedRecord | None]:
+        """For each name the record, None when there is none, or what is wrong with it."""
+        return [self._get_or_damage(name) for name in names]
+
+    def _get_or_damage(self, name: str) -> Record | DamagedRecord | None:
         try:
-            with os.scandir(self._path(prefix[:-1])) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        below.append(f"{prefix}{entry.name}/")
-                    else:
-                        records.append(prefix + entry.name)
-        except FileNotFoundError:
-            return [], []
-        return records, below
+            return self.get(name)
+        except DamagedRecord as error:
+            return error
+
+    def remove_all(self, names: Iterable[str]) -> None:
+        """Removes these records, whatever they are."""
+        for name in names:
+            self.remove(name, None)
+
+    def under(self, prefix: str) -> Iterator[str]:
+        """The names of all records under ``prefix``; directories are read as they are gone through."""
+        pending = [prefix]
+        while pending:
+            prefix = pending.pop()
+            try:
+                with os.scandir(self._path(prefix[:-1])) as entries:
+                    for entry in entries:
+                        if entry.is_dir(follow_symlinks=False):
+                            pending.append(f"{prefix}{entry.name}/")
+                        else:
+                            yield prefix + entry.name
+            except FileNotFoundError:
+                continue
 
     def _expect(self, name: str, expected: str | Absent) -> None:
         found = self.get(name)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -22,10 +22,10 @@ from typing import Any, Protocol
 import structlog
 from cachetools import TLRUCache
 
-from cache import paths, ranges
+from cache import bulk, paths, ranges
 from cache.disk.copying import DiskCopy, Fill
 from cache.disk.tier import DiskTier
-from cache.errors import BlobNotFound, StoreUnavailable
+from cache.errors import BlobNotFound, DamagedRecord, StoreUnavailable
 from cache.oci.digest import Digest
 from cache.record_memory import RecordMemory
 from cache.store import (
@@ -57,7 +57,7 @@ class Lower(Store, Enumerable, Protocol):
 
 class TieredStore:
     """``lower`` with ``disk`` in front of it. Also LocalPaths, Enumerable, Presigned, Sweepable, Copying,
-    Believing and, where the lower store is, Scrubbable.
+    Believing, BulkReads, BulkDeletes and, where the lower store is, Scrubbable.
     """
 
     def __init__(self, lower: Lower, disk: DiskTier) -> None:
@@ -143,6 +143,16 @@ class TieredStore:
     async def delete(self, digest: Digest) -> None:
         await self._lower.delete(digest)
         await self._drop(digest)
+
+    async def read_all(self, digests: Sequence[Digest], limit_bytes: int) -> Sequence[bytes | None]:
+        """The first ``limit_bytes`` of each blob as the lower store has it, None for one that is not there."""
+        return await bulk.read_all(self._lower, digests, limit_bytes)
+
+    async def delete_all(self, digests: Sequence[Digest]) -> None:
+        """Removes the blobs and their copies."""
+        await bulk.delete_all(self._lower, digests)
+        for digest in digests:
+            await self._drop(digest)
 
     async def blobs(self, under: str = "", after: Digest | None = None) -> AsyncIterator[tuple[Digest, int]]:
         """Every blob of the lower store with its size in bytes, in order: those that begin so, and come after one."""
@@ -241,6 +251,20 @@ class TieredStore:
             await self._lower.remove(name, expected)
         finally:
             self._records.forget(name)
+
+    async def get_all(self, names: Sequence[str]) -> Sequence[Record | DamagedRecord | None]:
+        """For each name the record as the lower store has it, None when there is none, or what is wrong with it."""
+        return await bulk.get_all(self._lower, names)
+
+    async def remove_all(self, names: Sequence[str]) -> None:
+        """Removes the records, whatever they are now."""
+        for name in names:
+            self._records.forget(name)
+        try:
+            await bulk.remove_all(self._lower, names)
+        finally:
+            for name in names:
+                self._records.forget(name)
 
     async def names(self, prefix: str) -> AsyncIterator[str]:
         """The names of all records under ``prefix``, in no order."""

@@ -70,6 +70,14 @@ class S3Bucket:
             operation, lambda: self._exchange(method, name, "", headers or {}, body, patience), expect, patience
         )
 
+    async def post(self, operation: str, query: str, headers: dict[str, str], body: Body) -> Reply:
+        """The whole reply to a POST to the bucket itself."""
+
+        async def attempt() -> Reply:
+            return await self._exchange("POST", None, query, headers, body, BULK)
+
+        return await self._run(operation, attempt, (), BULK)
+
     async def open(self, operation: str, name: str, headers: dict[str, str], expect: Answers) -> S3Reply:
         """The reply to a GET, whose body is still to be read; to be closed."""
 
@@ -107,10 +115,11 @@ class S3Bucket:
         await self._session.close()
 
     async def _exchange(
-        self, method: str, name: str, query: str, headers: dict[str, str], body: Body, patience: Patience
+        self, method: str, name: str | None, query: str, headers: dict[str, str], body: Body, patience: Patience
     ) -> Reply:
+        key = self.location.key(name) if name is not None else ""
         async with _within(patience.attempt_s(body.size_bytes)):
-            reply = await self._wire.send(method, self.location.key(name), query, headers, body)
+            reply = await self._wire.send(method, key, query, headers, body)
             try:
                 content = await reply.whole()
             finally:

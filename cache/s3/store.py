@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -27,6 +27,7 @@ from cache.s3 import sweep as s3_sweep
 from cache.s3.answers import KeyMissing
 from cache.s3.bucket import S3Bucket
 from cache.s3.capabilities import Capabilities
+from cache.s3.deleting import BulkDelete
 from cache.s3.location import S3Location
 from cache.s3.part_intake import Intake, MemoryBudget
 from cache.s3.probe import Probe
@@ -48,14 +49,15 @@ log = structlog.get_logger()
 class S3Store:
     """A store in a bucket. Credentials come from where the AWS tools look for them.
 
-    Also Enumerable, Presigned, Sweepable and Scrubbable. ``spool_dir`` is where bytes wait that memory has no room for;
-    None = the temporary directory.
+    Also Enumerable, Presigned, Sweepable, Scrubbable and BulkDeletes. ``spool_dir`` is where bytes wait that memory has
+    no room for; None = the temporary directory.
     """
 
     def __init__(self, location: S3Location, spool_dir: Path | None = None) -> None:
         self._location = location
         self._bucket = S3Bucket(location)
         self._records = S3Records(self._bucket)
+        self._deletes = BulkDelete(self._bucket)
         self._spool_dir = spool_dir
         self._memory = MemoryBudget(UPLOAD_MEMORY_BYTES)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="s3-store")
@@ -152,6 +154,14 @@ class S3Store:
 
     async def remove(self, name: str, expected: str | None = None) -> None:
         await self._records.remove(name, expected)
+
+    async def delete_all(self, digests: Sequence[Digest]) -> None:
+        """Removes the blobs, up to a thousand with one request."""
+        await self._deletes.delete("delete blobs", [paths.blob(digest) for digest in digests])
+
+    async def remove_all(self, names: Sequence[str]) -> None:
+        """Removes the records, whatever they are now, up to a thousand with one request."""
+        await self._deletes.delete("remove records", [paths.record(paths.check_record_name(name)) for name in names])
 
     async def names(self, prefix: str) -> AsyncIterator[str]:
         """The names of all records under ``prefix``, in no order."""

@@ -94,11 +94,11 @@ class S3Wire:
         self._opened: aiohttp.ClientSession | None = None
 
     async def send(self, method: str, key: str, query: str, headers: dict[str, str], body: Body) -> S3Reply:
-        """The reply, if it is a success. Raises S3Answer. ``query`` is quoted already."""
+        """The reply, if it is a success. Raises S3Answer. ``query`` is quoted already, the key "" the bucket."""
         access = await self._session.access()
         url = access.url(key) + (f"?{query}" if query else "")
         signed = access.sign(method, url, headers, body.sha256.hex())
-        if method == "PUT":
+        if method in ("PUT", "POST"):
             signed["Content-Length"] = str(body.size_bytes)
         with _translated(access.host):
             response = await self._http(access).request(

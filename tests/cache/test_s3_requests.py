@@ -14,6 +14,7 @@ from cache.s3.store import S3Store
 from cache.store import ABSENT, Unfinished
 from tests.cache.conftest import new_location
 from tests.cache.s3_use import MIB, NAME, put, read
+from tests.fakes.s3 import Faults
 from tests.s3_servers import BUCKET
 
 LARGE_BYTES = 17 * MIB
@@ -95,6 +96,35 @@ async def test_behind_a_disk_a_warm_hit_asks_nothing(fake_store, counted, tmp_pa
 
 
 # What dead writers leave
+
+
+async def test_a_thousand_deletions_are_one_request(fake, fake_store, counted):
+    location = "some/prefix/v1/records/"
+    fake.objects |= {f"/{BUCKET}/{location}layers/ab/{number}": b"x" for number in range(2100)}
+    _, kinds = await counted(fake_store.remove_all([f"layers/ab/{number}" for number in range(2050)]))
+    assert kinds == ["POST?delete"] * 3
+    assert len(fake.objects) == 50
+
+
+async def test_a_server_without_bulk_deletion_is_asked_once(fake, fake_store, counted):
+    fake.faults = Faults(on="POST .*delete", errors=[(501, "NotImplemented")])
+    digests = [await put(fake_store, b"%d" % number) for number in range(4)]
+    _, kinds = await counted(fake_store.delete_all(digests[:2]))
+    assert kinds == ["POST?delete", "DELETE", "DELETE"]
+    _, kinds = await counted(fake_store.delete_all(digests[2:]))
+    assert kinds == ["DELETE", "DELETE"]
+    assert fake.objects == {}
+
+
+@pytest.mark.parametrize(
+    "answer", ["<DeleteResult><Error><Code>AccessDenied</Code></Error></DeleteResult>", "<Other/>"]
+)
+async def test_what_bulk_deletion_leaves_is_deleted_one_by_one(fake, fake_store, counted, monkeypatch, answer):
+    digests = [await put(fake_store, b"%d" % number) for number in range(2)]
+    monkeypatch.setattr("tests.fakes.s3._Handler._delete_all", lambda handler, _: handler._xml(200, answer))
+    _, kinds = await counted(fake_store.delete_all(digests))
+    assert kinds == ["POST?delete", "DELETE", "DELETE"]
+    assert fake.objects == {}
 
 
 async def test_what_is_old_is_swept(fake, fake_store):

@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from cache import bulk
 from cache.errors import BlobNotFound, DigestMismatch, RecordConflict
 from cache.oci.digest import Digest
 from cache.store import ABSENT, CHUNK_BYTES
@@ -240,7 +241,31 @@ async def test_deleted_blobs_are_gone(store):
     assert await read(store, digest) == SMALL
 
 
+async def test_many_blobs_at_once(store):
+    digests = [await put(store, b"blob %d" % number) for number in range(5)]
+    absent = Digest.of(b"absent")
+    assert await bulk.read_all(store, [digests[1], absent, digests[0]], 6) == [b"blob 1", None, b"blob 0"]
+    assert await bulk.read_all(store, digests[:1], 4) == [b"blob"]
+    await bulk.delete_all(store, [*digests[:3], absent])
+    assert set(await blobs(store)) == set(digests[3:])
+    assert [await store.stat(digest) is None for digest in digests] == [True] * 3 + [False] * 2
+    await bulk.delete_all(store, digests[3:4])
+    await bulk.delete_all(store, [])
+    assert set(await blobs(store)) == set(digests[4:])
+
+
 # Records
+
+
+async def test_many_records_at_once(store):
+    records = [f"repositories/docker.io/a/_tags/v{number}" for number in range(5)]
+    for name in records[:4]:
+        await store.put(name, name.encode())
+    found = await bulk.get_all(store, records[::-1])
+    assert [record and record.value for record in found] == [None, *(name.encode() for name in records[3::-1])]
+    await bulk.remove_all(store, records[1:])
+    assert await names(store, "repositories/") == records[:1]
+    assert await store.put(records[1], b"again", ABSENT)
 
 
 async def test_a_record_comes_back_with_its_version(store):

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
-from xml.sax.saxutils import escape
+from xml.sax.saxutils import escape, unescape
 
 from tests.s3_servers import BUCKET
 
@@ -155,10 +155,12 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
     def do_POST(self):
-        self._body()
+        body = self._body()
         if self._failed_as_told():
             return
-        if "uploads" in self.query:
+        if "delete" in self.query:
+            self._delete_all(body)
+        elif "uploads" in self.query:
             upload_id = secrets.token_hex(8)
             self.state.uploads[upload_id] = Upload(self.place, self.state.now)
             self._xml(
@@ -181,6 +183,15 @@ class _Handler(BaseHTTPRequestHandler):
                 return
             self.state.objects.pop(self.place, None)
         self._answer(204, {})
+
+    def _delete_all(self, body):
+        if self.headers.get("Content-MD5") != base64.b64encode(hashlib.md5(body).digest()).decode():
+            self._error(400, "MissingContentMD5")
+            return
+        with self.state.lock:
+            for key in re.findall(r"<Key>(.*?)</Key>", body.decode()):
+                self.state.objects.pop(f"{self.place.rstrip('/')}/{unescape(key)}", None)
+        self._xml(200, "<DeleteResult/>")
 
     def log_message(self, *args):
         """Keeps the tests' output clean."""
