@@ -47,7 +47,7 @@ LEVELS = {
         builder.outputs: export_syntax image
         builder.planning: dry_run evaluate evaluate_work explain graph history keys lint metadata named_images plan
             sources stage_scope steps
-        cache: command_line entry keys paths ranges record_format record_names registry_flags
+        cache: bulk command_line entry keys paths ranges record_format record_names registry_flags
             singleflight together units verify
         cache.disk: eviction
         cache.oci: challenge networks reach redirect referrers replies retry sending
