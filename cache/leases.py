@@ -1,7 +1,8 @@
 """Who does a thing for the whole cluster: a record that one replica holds, and others take over when it is dead.
 
-A lease is the record ``leases/<name>``: who holds it, and for how long it promises to renew it. It is written with
-compare-and-swap, so that there is one holder; its version is what fences an older one off, whose next renewal fails.
+A lease is the record ``leases/<name>``: who holds it, for how long it promises to renew it, and a token. It is written
+with compare-and-swap, so that there is one holder; its version is what fences an older one off, whose next renewal
+fails. By the token a holder knows its lease when a write of its own was given up, and done all the same.
 Nobody trusts another's clock: a lease is over when its record has not changed for its time to live, as the observer's
 own clock has seen it, or when the observer could not reach its holder.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -33,6 +35,7 @@ _PARALLEL = 16
 class _Content(msgspec.Struct, frozen=True):
     holder: str
     ttl_s: float
+    token: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,7 @@ class Held:
     """A lease that is ours; ``lost`` is set as soon as it no longer is, and what it was for must stop then."""
 
     name: str
+    token: str
     version: str
     lost: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -72,8 +76,9 @@ class Leases:
             if content is not None and content.holder != dead and not self._is_over(name, record.version, content):
                 return Other(content.holder)
             expected = record.version
+        token = secrets.token_hex(8)
         try:
-            return Held(name, await self._write(name, ttl_s, expected))
+            return Held(name, token, await self._write(name, ttl_s, token, expected))
         except RecordConflict:
             again = _read(await self._records.get(paths.lease(name)))
             return Other(again.holder) if again is not None else await self.take(name, ttl_s, dead=dead)
@@ -90,19 +95,31 @@ class Leases:
 
     async def renew(self, held: Held, ttl_s: float) -> None:
         """Says that we live. Sets ``lost`` when somebody has taken the lease. Raises StoreUnavailable."""
-        try:
-            held.version = await self._write(held.name, ttl_s, held.version)
-        except RecordConflict:
-            held.lost.set()
+        while held.version:
+            try:
+                held.version = await self._write(held.name, ttl_s, held.token, held.version)
+                return
+            except RecordConflict:
+                held.version = await self._version(held)
+        held.lost.set()
 
     async def release(self, held: Held) -> None:
-        """Gives the lease up; nothing happens when it is no longer ours."""
+        """Gives the lease up; nothing happens when it is no longer ours. Raises StoreUnavailable."""
         held.lost.set()
-        with contextlib.suppress(RecordConflict):
-            await self._records.remove(paths.lease(held.name), held.version)
+        while held.version:
+            try:
+                return await self._records.remove(paths.lease(held.name), held.version)
+            except RecordConflict:
+                held.version = await self._version(held)
 
-    async def _write(self, name: str, ttl_s: float, expected: str | Absent) -> str:
-        value = msgspec.json.encode(_Content(self._holder, ttl_s))
+    async def _version(self, held: Held) -> str:
+        """The version of our lease, where a write of ours changed it and we did not hear of it; "" when it is lost."""
+        record = await self._records.get(paths.lease(held.name))
+        content = _read(record)
+        return record.version if record is not None and content is not None and content.token == held.token else ""
+
+    async def _write(self, name: str, ttl_s: float, token: str, expected: str | Absent) -> str:
+        value = msgspec.json.encode(_Content(self._holder, ttl_s, token))
         return await self._records.put(paths.lease(name), value, expected)
 
     @asynccontextmanager
@@ -114,9 +131,8 @@ class Leases:
         finally:
             keeper.cancel()
             await asyncio.gather(keeper, return_exceptions=True)
-            if not held.lost.is_set():
-                with contextlib.suppress(CacheError):  # it ends by itself
-                    await self.release(held)
+            with contextlib.suppress(CacheError):  # it ends by itself
+                await self.release(held)  # also when it was given up for lost: perhaps nobody has taken it
 
     async def _keep(self, held: Held, ttl_s: float) -> None:
         """Renews until that has failed for so long that others may take the lease soon; a write that hangs counts."""

@@ -2,8 +2,10 @@
 
 Who misses a blob takes its lease (``cache.leases``) and asks the upstream. Who finds it taken reads what the holder has
 so far, and goes on reading while it grows: its own clients follow its own spool, and it verifies the digest itself.
-When the holder dies, or falls silent, the first follower that notices takes the lease over and goes on at the upstream
-where its spool stands. That the client may read was asked of the upstream before, by everybody for himself.
+When the holder dies, or says nothing and does not renew its lease either, the first follower that notices takes it over
+and goes on at the upstream where its spool stands. A holder that only stood still, and goes on when another has its
+lease, harms nobody: it has the same verified bytes, gives up no lease but its own, and stores nothing twice. That the
+client may read was asked of the upstream before, by everybody for himself.
 
 A bucket that fails costs the sharing and nothing else: each then fetches for itself.
 """
@@ -22,7 +24,7 @@ import structlog
 
 from cache import paths
 from cache.errors import CacheError
-from cache.leases import Leases, Other
+from cache.leases import Held, Leases, Other
 from cache.oci.client import BlobReply
 from cache.oci.digest import Digest
 from cache.oci.errors import InvalidReply
@@ -35,8 +37,9 @@ from proxy.transfer.fills import BlobSource
 
 FILLS_PATH = "/_crossdock/v1/fills/"
 LEASE_S = 15.0
-SILENCE_S = 45.0
-"""A holder whose own source is silent gives up before: who says nothing for so long is dead."""
+WATCH_S = LEASE_S / 6
+"""How long a holder may say nothing before its followers look whether it renews its lease. It does so every third of it
+however silent its own source is, so who stands still is noticed within a lease's time and two such looks."""
 COMMIT_S = 60.0
 """How long a follower waits for the holder to put the blob into the store."""
 LOOK_S = 0.25
@@ -110,6 +113,7 @@ class ClusterSource:
         self._opened = AsyncExitStack()
         self._holder = ""
         self._position = 0
+        self._held: Held | None = None
         self._leads = False
         self._store_failed = False
 
@@ -134,6 +138,8 @@ class ClusterSource:
 
     async def stored(self) -> bool:
         """Whether another replica has put the blob into the store; waits while one may be about to."""
+        if self._held is not None and self._held.lost.is_set():
+            self._leads = False  # another took over while we stood still
         if self._leads:
             return False
         for _ in range(int(COMMIT_S / LOOK_S)):
@@ -189,7 +195,7 @@ class ClusterSource:
             return None
         if isinstance(taken, Other):
             return taken.holder
-        await self._leased.enter_async_context(self._cluster.leases.kept(taken, LEASE_S))
+        self._held = await self._leased.enter_async_context(self._cluster.leases.kept(taken, LEASE_S))
         self._leads = True
         return None
 
@@ -219,22 +225,33 @@ class ClusterSource:
         self._holder = holder
         target = f"{FILLS_PATH}{self._digest}"
         headers = {"Range": f"bytes={self._position}-"} if self._position else {}
-        asked = self._cluster.replicas.ask(holder, "GET", target, headers, silence_s=SILENCE_S)
-        reply = await self._opened.enter_async_context(asked)
+        asked = self._cluster.replicas.ask(holder, "GET", target, headers)
+        try:
+            async with asyncio.timeout(WATCH_S):
+                reply = await self._opened.enter_async_context(asked)
+        except TimeoutError as error:
+            raise NotFilling from error
         length_bytes = content_length(reply.headers)
         if reply.status != (206 if self._position else 200) or length_bytes is None:
             raise NotFilling
         self._cluster.metrics.cluster_fill("followed")
-        return BlobReply(self._position + length_bytes, self._position, _body(reply))
+        return BlobReply(self._position + length_bytes, self._position, self._followed(reply))
+
+    async def _followed(self, reply: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+        """What the holder gives out. Raises TimeoutError once nothing comes and the lease is no longer its."""
+        while not reply.content.at_eof():
+            try:
+                async with asyncio.timeout(WATCH_S):
+                    chunk = await reply.content.readany()
+            except TimeoutError:
+                if await self._lease(dead="") != self._holder:
+                    raise TimeoutError(f"{self._holder} says nothing, and has lost its lease") from None
+            else:
+                yield chunk
 
 
 class NotFilling(Exception):
-    """The replica lives, and does not give that blob out now."""
-
-
-async def _body(reply: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    async for chunk in reply.content.iter_any():
-        yield chunk
+    """The replica does not give that blob out now. Whether it lives, its lease will tell."""
 
 
 def _told(error: Exception) -> str:

@@ -100,11 +100,10 @@ class Replicas:
         target: str,
         headers: Mapping[str, str],
         body: AsyncIterator[bytes] | None = None,
-        silence_s: float = SILENCE_S,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """The reply of ``replica``, a URL that came from a replica and from nobody else, to a signed request.
 
-        Raises ReplicaGone when none comes, none of a replica, or nothing more for ``silence_s`` seconds; and what
+        Raises ReplicaGone when none comes, none of a replica, or nothing more for SILENCE_S seconds; and what
         ``body`` raises.
         """
         signature = self._used_key.sign(method, target, time.time())
@@ -117,7 +116,7 @@ class Replicas:
                 headers={**headers, REPLICA_HEADER: signature},
                 data=source.chunks() if source is not None else None,
                 allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=silence_s),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=SILENCE_S),
             )
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             if source is not None and source.error is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -109,6 +110,28 @@ async def fails(*_: object) -> str:
 async def hangs(*_: object) -> str:
     await asyncio.Event().wait()
     return ""
+
+
+@pytest.mark.parametrize("outcome", [StoreUnavailable("memory:", "write", "it is away"), asyncio.CancelledError()])
+async def test_a_renewal_that_was_given_up_and_done_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, outcome: BaseException
+) -> None:
+    store = MemoryStore()
+    one, put = Leases(store, "one"), store.put
+    lease = await held(one)
+
+    async def late(*arguments: Any) -> str:
+        await put(*arguments)
+        raise outcome
+
+    for work in (one.renew(lease, 10.0), one.release(lease)):
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "put", late)
+            with pytest.raises(type(outcome)):
+                await one.renew(lease, 10.0)
+        assert not lease.lost.is_set()
+        await work
+    assert [name async for name in store.names("leases/")] == []
 
 
 @pytest.mark.parametrize("put", [fails, hangs])

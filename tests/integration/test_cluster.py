@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import subprocess
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -23,10 +22,10 @@ from cache.store import Sweepable, Unfinished
 from cache.stores import open_store
 from tests.integration.building import push_base
 from tests.integration.cluster_load import Load, Name, check
-from tests.peers import Registry, free_port, start_balancer, wait_for_port
-from tests.programs import proxy_command
+from tests.peers import Registry, start_balancer
+from tests.proxy.cluster import Replica, bucket_of, replicas
 from tests.proxy.running import client_of, make_image, push
-from tests.s3_servers import BUCKET, CREDENTIALS, run_seaweedfs
+from tests.s3_servers import BUCKET, run_seaweedfs
 
 LOAD_S = float(os.environ.get("CROSSDOCK_CLUSTER_S", "12"))
 SEED = int(os.environ.get("CROSSDOCK_CLUSTER_SEED", "4"))
@@ -36,48 +35,14 @@ WORK = ("kills", "pushes", "pulls", "upstream pulls", "deletions", "skopeo pushe
 """What must have happened at all."""
 
 
-class Replica:
-    """One replica, which can be killed and started again at its address."""
-
-    def __init__(self, tmp: Path, number: int, options: tuple[str, ...]) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.log = tmp / f"{number}.log"
-        self._command = proxy_command(tmp, self.port, f"--replica-url={self.url}", "--drain=0s", *options)
-        self.process = self._start()
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        with self.log.open("ab") as out:
-            return subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
-
-    def wait(self) -> None:
-        wait_for_port(self.port, self.process, self.log, limit_s=60)
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-    def restart(self) -> None:
-        self.kill()
-        self.process = self._start()
-
-
 @contextmanager
 def cluster(tmp: Path, upstream: Registry) -> Iterator[tuple[str, list[Replica]]]:
     """The balancer's URL, and the replicas behind it."""
+    upkeep = ("--maintenance-interval=1s", "--scrub-rate=50MB", "--retain=cache/other idle=1d", "--gc-grace=91s")
+    upstreams = (f"--upstream=up.test={upstream.url}", "--default-upstream=up.test")
     with ExitStack() as stack:
-        server, _ = stack.enter_context(run_seaweedfs())
-        patch = stack.enter_context(pytest.MonkeyPatch.context())
-        for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL_S3": server.endpoint_url}.items():
-            patch.setenv(name, value)
-        upkeep = ("--maintenance-interval=1s", "--scrub-rate=50MB", "--retain=cache/other idle=1d", "--gc-grace=91s")
-        upstreams = (f"--upstream=up.test={upstream.url}", "--default-upstream=up.test")
-        options = (f"--store={STORE}", *upstreams, *upkeep)
-        started = [Replica(tmp, number, options) for number in range(3)]
-        for replica in started:
-            stack.callback(replica.kill)
-        for replica in started:
-            replica.wait()
+        stack.enter_context(bucket_of(stack.enter_context(run_seaweedfs())[0]))
+        started = stack.enter_context(replicas(tmp, 3, f"--store={STORE}", *upstreams, *upkeep))
         targets = [replica.url.removeprefix("http://") for replica in started]
         yield f"http://{stack.enter_context(start_balancer(tmp, targets))}", started
 
@@ -99,14 +64,16 @@ async def keep_doing(work: Callable[[], Awaitable[None]], over: asyncio.Event) -
         await work()
 
 
-async def keep_killing(replicas: list[Replica], load: Load, over: asyncio.Event) -> None:
+async def keep_killing(members: list[Replica], load: Load, over: asyncio.Event) -> None:
     """Mostly one is down at a time, and back before the next; sometimes two."""
     while not over.is_set():
         await asyncio.sleep(load.chance.uniform(0.0, 2.0))
-        for killed in load.chance.sample(replicas, load.chance.choice((1, 1, 1, 2))):
-            killed.restart()
+        victims = load.chance.sample(members, load.chance.choice((1, 1, 1, 2)))
+        for victim in victims:
+            victim.restart()
             load.counts["kills"] += 1
-        await asyncio.to_thread(killed.wait)
+        for victim in victims:
+            await asyncio.to_thread(victim.wait)
 
 
 async def seed(registry: Registry, busybox: Path) -> dict[Name, Digest]:
@@ -133,18 +100,18 @@ async def test_whoever_dies_nothing_that_was_acknowledged_is_lost(
     tmp_path: Path, registry: Registry, busybox_layout: Path
 ) -> None:
     upstream = await seed(registry, busybox_layout)
-    with cluster(tmp_path, registry) as (url, replicas):
+    with cluster(tmp_path, registry) as (url, members):
         load, over = Load(url, tmp_path, random.Random(SEED), upstream), asyncio.Event()
         workers = [load.push, load.pull, load.pull, load.delete, load.skopeo, load.podman, load.builder]
         async with asyncio.timeout(LOAD_S + 120), asyncio.TaskGroup() as group:
             for work in workers:
                 group.create_task(keep_doing(work, over))
-            group.create_task(keep_killing(replicas, load, over))
+            group.create_task(keep_killing(members, load, over))
             await asyncio.sleep(LOAD_S)
             over.set()
-        for replica in replicas:
+        for replica in members:
             replica.wait()
-        for replica in replicas:
+        for replica in members:
             await check_all(replica, load)
             replica.kill()
             assert "Traceback" not in replica.log.read_text()

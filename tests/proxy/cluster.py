@@ -3,23 +3,67 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-from tests.peers import free_port
-from tests.programs import proxy_command, start_program
+import pytest
+
+from tests.peers import free_port, wait_for_port
+from tests.programs import CROSSDOCK, ROOT, proxy_command
+from tests.s3_servers import CREDENTIALS, S3Server
+
+QUICK_LEASES = f"""\
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+import crossdock
+import proxy.cluster.fills as fills
+fills.LEASE_S, fills.WATCH_S = 3.0, 0.5
+sys.exit(crossdock.main())
+"""
+START_S = 60.0
 
 
-@dataclass(frozen=True)
 class Replica:
-    """One of several processes."""
+    """One of several processes. It can be killed or frozen, and started again at its address."""
 
-    url: str
-    log: Path
-    process: subprocess.Popen[bytes]
+    def __init__(self, port: int, log: Path, command: Sequence[str]) -> None:
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+        self.log = log
+        self._command = command
+        self.process = self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        with self.log.open("ab") as out:
+            return subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+
+    def wait(self) -> None:
+        """Returns when it takes connections."""
+        wait_for_port(self.port, self.process, self.log, START_S)
+
+    def kill(self) -> None:
+        """It is gone at once, and leaves all as it stands."""
+        self.process.kill()
+        self.process.wait()
+
+    def restart(self) -> None:
+        """Kills it, and begins to start it again."""
+        self.kill()
+        self.process = self._start()
+
+    def freeze(self) -> None:
+        """It stands still, and its connections stay."""
+        self.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED)
+
+    def thaw(self) -> None:
+        """It goes on."""
+        self.process.send_signal(signal.SIGCONT)
 
     def lines(self, event: str) -> list[dict[str, object]]:
         """What it has logged of an event."""
@@ -28,13 +72,27 @@ class Replica:
 
 
 @contextmanager
-def replicas(tmp: Path, count: int, *options: str) -> Iterator[list[Replica]]:
-    """So many replicas over one store of files."""
+def bucket_of(server: S3Server) -> Iterator[None]:
+    """Programs that are started in here find the server where the AWS tools look for it, and so does this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL_S3": server.endpoint_url}.items():
+            patch.setenv(name, value)
+        yield
+
+
+@contextmanager
+def replicas(tmp: Path, count: int, *options: str, quick_leases: bool = False) -> Iterator[list[Replica]]:
+    """So many replicas over one store, of files if no option says otherwise."""
     with ExitStack() as stack:
         started = []
         for number in range(count):
             port = free_port()
-            url, log = f"http://127.0.0.1:{port}", tmp / f"{number}.log"
-            command = proxy_command(tmp, port, f"--replica-url={url}", "--log-format=json", "--drain=0s", *options)
-            started.append(Replica(url, log, stack.enter_context(start_program(command, port, log))))
+            given = (f"--replica-url=http://127.0.0.1:{port}", "--log-format=json", "--drain=0s", *options)
+            command = proxy_command(tmp, port, *given)
+            if quick_leases:
+                command = [sys.executable, "-c", QUICK_LEASES, *command[len(CROSSDOCK) :]]
+            started.append(Replica(port, tmp / f"{number}.log", command))
+            stack.callback(started[-1].kill)
+        for replica in started:
+            replica.wait()
         yield started

@@ -101,12 +101,13 @@ async def test_a_replica_that_breaks_off_is_gone():
                 await reply.read()
 
 
-async def test_a_replica_that_refuses_or_says_nothing_is_gone():
+async def test_a_replica_that_refuses_or_says_nothing_is_gone(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("proxy.cluster.replicas.SILENCE_S", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         async with two() as (asking, _):
             with pytest.raises(ReplicaGone):
-                async with asking.ask(url, "GET", PATH, {}, silence_s=0.05):
+                async with asking.ask(url, "GET", PATH, {}):
                     pass
     async with two() as (asking, _):
         with pytest.raises(ReplicaGone):

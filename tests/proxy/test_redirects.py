@@ -23,13 +23,12 @@ from cache.s3.location import S3Location
 from cache.s3.store import S3Store
 from proxy.config import Redirection
 from proxy.transfer.redirects import keeps_credentials, may_redirect
-from tests.cache.conftest import new_location, s3_credentials, seaweedfs_server, seaweedfs_servers
+from tests.cache.conftest import new_location
 from tests.programs import write_docker_config
 from tests.proxy.clients import Skopeo
 from tests.proxy.running import Image, Proxy, client_of, get, head, make_image, push, running_proxy
 from tests.s3_servers import BUCKET, S3Server
 
-__all__ = ["s3_credentials", "seaweedfs_server", "seaweedfs_servers"]
 LOCAL = Redirection((ip_network("127.0.0.0/8"),), 100_000)
 SECRET = re.compile(r"X-Amz-(Signature|Credential)", re.IGNORECASE)
 

@@ -11,9 +11,8 @@ import pytest
 
 from cache.oci import media_types
 from cache.oci.digest import Digest
-from tests.peers import free_port
-from tests.programs import proxy_command, start_program
-from tests.s3_servers import BUCKET, CREDENTIALS, run_seaweedfs
+from tests.proxy.cluster import bucket_of, replicas
+from tests.s3_servers import BUCKET
 
 REPLICAS = 3
 TAGS = 4
@@ -23,22 +22,13 @@ ROUNDS = 10
 @pytest.fixture(params=["file", "s3"], scope="module")
 def urls(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
     """Replicas over one store."""
-    tmp = tmp_path_factory.mktemp("races")
     with ExitStack() as stack:
-        options = ["--drain=0s"]
+        options = []
         if request.param == "s3":
-            server, _ = stack.enter_context(run_seaweedfs())
-            patch = stack.enter_context(pytest.MonkeyPatch.context())
-            for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL_S3": server.endpoint_url}.items():
-                patch.setenv(name, value)
+            stack.enter_context(bucket_of(request.getfixturevalue("seaweedfs_server")))
             options.append(f"--store=s3://{BUCKET}/races")
-        started = []
-        for number in range(REPLICAS):
-            port = free_port()
-            started.append(f"http://127.0.0.1:{port}")
-            command = proxy_command(tmp, port, f"--replica-url={started[-1]}", *options)
-            stack.enter_context(start_program(command, port, tmp / f"{number}.log"))
-        yield started
+        started = stack.enter_context(replicas(tmp_path_factory.mktemp("races"), REPLICAS, *options))
+        yield [replica.url for replica in started]
 
 
 @asynccontextmanager
