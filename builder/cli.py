@@ -63,7 +63,7 @@ def _build(values: Values) -> int:
     with contextlib.closing(progress_for(sys.stderr, os.environ.get("TERM", ""), style)) as progress:
         try:
             options = make_options(values, os.environ)
-            for note in notes(values, flags.BUILD):
+            for note in (*_become_root(), *notes(values, flags.BUILD)):
                 progress(events.Note(note))
             asyncio.run(_until_signalled(run_build(options, os.environ, progress)))
         except (BuildError, CacheError, OCIError, OSError) as error:
@@ -84,6 +84,16 @@ def _style(text: str) -> Style:
         return Style(text)
     except ValueError as error:
         raise click.UsageError(f"--progress {text}: expected auto, plain or json") from error
+
+
+def _become_root() -> list[str]:
+    """An ordinary user becomes root of a user namespace, before any thread is started; what they should know."""
+    if os.geteuid() == 0:
+        return []
+    os.environ.setdefault("HOME", str(Path.home()))  # root's own is another
+    from builder.sandbox.rootless import become_root
+
+    return become_root()
 
 
 async def _until_signalled(build: Coroutine[None, None, None]) -> None:

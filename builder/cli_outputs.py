@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,6 +40,7 @@ def output_options(values: Values, destinations: tuple[Reference, ...]) -> Outpu
         digest_file=_place(values, "digest_file"),
         image_name_with_digest_file=_place(values, "image_name_with_digest_file"),
         image_name_tag_with_digest_file=_place(values, "image_name_tag_with_digest_file"),
+        owners=os.geteuid() == 0,  # an ordinary user could not even remove another's files
     )
 
 

@@ -78,7 +78,7 @@ class PushOptions:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputOptions:
     """Where what is built goes. ``names`` are the image's, be it pushed or not. The files for digests are paths or
-    URLs, "" for none."""
+    URLs, "" for none. Without ``owners`` the files of a directory belong to whoever builds."""
 
     exports: tuple[Export, ...] = ()
     names: tuple[Reference, ...] = ()
@@ -86,6 +86,7 @@ class OutputOptions:
     digest_file: str = ""
     image_name_with_digest_file: str = ""
     image_name_tag_with_digest_file: str = ""
+    owners: bool = True
 
     @property
     def destinations(self) -> tuple[Reference, ...]:

@@ -68,7 +68,8 @@ LEVELS = {
         builder.layer: archives decompress entries layerdir rewrite rootfs snapshot storing tarlayer tarread unpack
             unpacked
         builder.outputs: digest_files files image_files whole_files
-        builder.sandbox: agent_socket cache_mounts foreign isolation mount_preparation mounts program root stubs
+        builder.sandbox: agent_socket cache_mounts foreign ids isolation mount_preparation mounts program root rootless
+            stubs user_namespace
         cache: memory record_memory
         cache.disk: blob_files durable filesystem growing quarantine_files record_files tier
         cache.oci: auth client connections credential_file credentials discovery download peers registries session tls
@@ -129,7 +130,7 @@ LEVEL_OF = level_of_each()
 OUTSIDE = {"aiohttp", "boto3", "fcntl", "os", "random", "secrets", "shutil", "socket", "subprocess", "tempfile", "time"}
 """Files, network, clock, chance and other programs."""
 READS_THE_ENVIRONMENT = {"builder.sandbox.program"}  # a program of its own, started as a child
-SANDBOX = {"builder.sandbox.records", "builder.sandbox.program", "builder.sandbox.mounts", "builder.sandbox.root"}
+SANDBOX = {f"builder.sandbox.{name}" for name in ("ids", "mounts", "program", "records", "root", "user_namespace")}
 """All that it is made of."""
 
 

@@ -22,6 +22,7 @@ from builder.planning.sources import ContextSource, Selection, StageSource
 from builder.planning.steps import RunCommand, StepMount
 from builder.sandbox.agent_socket import forwarded_agent
 from builder.sandbox.cache_mounts import CacheDirectories
+from builder.sandbox.ids import give
 from builder.sandbox.mount_preparation import put_source
 from builder.sandbox.run_mounts import FileMount, LiveMount, RunMount, TmpfsMount, TreeMount
 from cache.keys import CacheKey, KeyBuilder
@@ -179,7 +180,7 @@ def _begin(directory: Path, mount: Mount, tree: TreeMount | None) -> None:
         put_source(source, directory.parent, directory.name)
     if mount.mode is not None or mount.uid is not None or mount.gid is not None or tree is None:
         directory.chmod(0o755 if mount.mode is None else mount.mode)
-        os.chown(directory, mount.uid or 0, mount.gid or 0)
+        give(directory, mount.uid or 0, mount.gid or 0)
 
 
 def _read_secret(name: str, secrets: StepSecrets) -> bytes | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import stat
 from collections.abc import Iterable, Iterator
@@ -11,6 +12,8 @@ from dataclasses import dataclass, replace
 from builder.layer.changes import Change, Entry, Whiteout
 
 OPAQUE_XATTR = "user.overlay.opaque"
+OWNER_XATTR = "user.crossdock.owner"
+"""``uid:gid``: who a file belongs to in its image, where the builder has no id but 0."""
 _OVERLAY_PREFIX = "user.overlay."
 _NO_XATTRS = {errno.ENOTSUP, errno.ENODATA}
 
@@ -43,9 +46,11 @@ def is_opaque(on_disk: str) -> bool:
 def keeps_xattr(name: str) -> bool:
     """True for an attribute that belongs to the image: capabilities and users' own.
 
-    Labels of the machine's security modules, access lists and overlayfs' notes do not.
+    Labels of the machine's security modules, access lists, overlayfs' notes and our own do not.
     """
-    return name == "security.capability" or (name.startswith("user.") and not name.startswith(_OVERLAY_PREFIX))
+    if name == OWNER_XATTR or name.startswith(_OVERLAY_PREFIX):
+        return False
+    return name == "security.capability" or name.startswith("user.")
 
 
 def read_xattrs(on_disk: str) -> dict[str, bytes]:
@@ -59,16 +64,37 @@ def read_xattrs(on_disk: str) -> dict[str, bytes]:
     return {name: os.getxattr(on_disk, name, follow_symlinks=False) for name in sorted(names) if keeps_xattr(name)}
 
 
+@functools.cache
+def has_one_id() -> bool:
+    """True in a user namespace with but one user: owners are then kept as notes, since every file is of that user.
+
+    Elsewhere notes count for nothing, or a step that is not root could make its files root's.
+    """
+    with open("/proc/self/uid_map") as file:
+        return [line.split()[2] for line in file] == ["1"]
+
+
+def _owner(status: os.stat_result, on_disk: str) -> tuple[int, int]:
+    if has_one_id():
+        try:
+            uid, _, gid = os.getxattr(on_disk, OWNER_XATTR, follow_symlinks=False).partition(b":")
+            return int(uid), int(gid)
+        except (OSError, ValueError):  # none, or one that a step has scribbled over
+            pass
+    return status.st_uid, status.st_gid
+
+
 def read_entry(path: str, status: os.stat_result, on_disk: str) -> Entry:
     """The file ``on_disk`` with this status as an entry at ``path``. Raises OSError."""
     mode = status.st_mode
     regular = stat.S_ISREG(mode)
     device = stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
+    uid, gid = _owner(status, on_disk)
     return Entry(
         path=path,
         mode=mode,
-        uid=status.st_uid,
-        gid=status.st_gid,
+        uid=uid,
+        gid=gid,
         mtime_ns=status.st_mtime_ns,
         size_bytes=status.st_size if regular else 0,
         link=os.readlink(on_disk) if stat.S_ISLNK(mode) else "",

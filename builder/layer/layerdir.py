@@ -17,9 +17,10 @@ from typing import Protocol
 
 from builder.errors import BuildError
 from builder.layer.changes import Change, Entry, Opaque, Whiteout
-from builder.layer.entries import OPAQUE_XATTR, is_opaque, is_whiteout, read_entry
+from builder.layer.entries import OPAQUE_XATTR, OWNER_XATTR, has_one_id, is_opaque, is_whiteout, read_entry
 from builder.layer.links import follow, join
 from builder.layer.rootfs import Tree
+from builder.sandbox.ids import give
 
 COPY_BYTES = 1 << 20
 _MADE_MODE = stat.S_IFDIR | 0o755
@@ -38,18 +39,22 @@ class LayerDirectory:
     With ``overlay`` it is this layer's own, empty at first, and gets whiteouts and opaque marks in overlayfs' form;
     ``lower`` is the tree of the layers below. Without, the layer is applied to what is there.
 
+    ``owners`` False leaves all files to the user that the builder runs as.
+
     ``skipped`` says what could not be made here, with the reason; ``implied`` which directories no entry was for;
     ``lists_root`` whether there was an entry for the root itself.
     """
 
-    def __init__(self, directory: Path, *, overlay: bool = False, lower: Tree | None = None) -> None:
+    def __init__(
+        self, directory: Path, *, overlay: bool = False, lower: Tree | None = None, owners: bool = True
+    ) -> None:
         self._root = os.fspath(directory)
         self._overlay = overlay
         self._lower = lower if overlay and lower is not None else Tree([])
         self._parents = {"": ""}  # directories as entries name them → as they are here
         self._touched: set[str] = set()  # what this layer has put here, and the directories above
         self._times: dict[str, int] = {}  # of directories: set last, as every child changes them
-        self._may_chown = os.geteuid() == 0
+        self._owners = owners and os.geteuid() == 0
         self.skipped: list[str] = []
         self.implied: set[str] = set()
         self.lists_root = False
@@ -196,8 +201,7 @@ class LayerDirectory:
         try:
             while content is not None and (data := content.read(COPY_BYTES)):
                 _write_all(file, data)
-            if self._may_chown:
-                os.fchown(file, entry.uid, entry.gid)
+            self._own(file, entry)
             os.fchmod(file, stat.S_IMODE(entry.mode))
             self._set_xattrs(on_disk, entry)
             os.utime(file, ns=(entry.mtime_ns, entry.mtime_ns))
@@ -216,8 +220,7 @@ class LayerDirectory:
         self._finish_special(on_disk, entry)
 
     def _finish_special(self, on_disk: str, entry: Entry) -> None:
-        if self._may_chown:
-            os.lchown(on_disk, entry.uid, entry.gid)
+        self._own(on_disk, entry)
         if not stat.S_ISLNK(entry.mode):
             os.chmod(on_disk, stat.S_IMODE(entry.mode))
         self._set_xattrs(on_disk, entry)
@@ -226,11 +229,26 @@ class LayerDirectory:
     def _metadata(self, path: str, entry: Entry) -> None:
         """Gives a directory its owner, mode and attributes now and its time at the end."""
         on_disk = self._on_disk(path)
-        if self._may_chown:
-            os.lchown(on_disk, entry.uid, entry.gid)
+        self._own(on_disk, entry)
         os.chmod(on_disk, stat.S_IMODE(entry.mode))
         self._set_xattrs(on_disk, entry)
         self._times[path] = entry.mtime_ns
+
+    def _own(self, file: str | int, entry: Entry) -> None:
+        """Gives a file, named by path or descriptor, to its owner in the image; for want of ids a note must do.
+
+        Links and special files cannot hold one; a directory may hold that of a layer below.
+        """
+        if not self._owners:
+            return
+        follow = isinstance(file, int)
+        owner = (entry.uid, entry.gid)
+        if not has_one_id():
+            give(file, *owner, follow_symlinks=follow)
+        elif entry.is_directory or (entry.is_file and owner != (0, 0)):
+            os.setxattr(file, OWNER_XATTR, b"%d:%d" % owner, follow_symlinks=follow)
+        elif owner != (0, 0):
+            self.skipped.append(f"{entry.path}: its owner {entry.uid}:{entry.gid}: there is but one user here")
 
     def _set_xattrs(self, on_disk: str, entry: Entry) -> None:
         for name, value in entry.xattrs.items():

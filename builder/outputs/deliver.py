@@ -132,7 +132,7 @@ class Delivery:
 
         if export.kind == "local":
             assert export.path is not None  # a directory always has one
-            return write_directory(trees, export.path, self.clamp_mtime_s)
+            return write_directory(trees, export.path, self.clamp_mtime_s, owners=self.output.owners)
         with writing(export.path) as out:
             write_tar(trees, out, self.clamp_mtime_s)
         return []

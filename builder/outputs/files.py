@@ -19,14 +19,16 @@ from builder.layer.tarlayer import write_layer
 _DIRECTORY = stat.S_IFDIR | 0o755
 
 
-def write_directory(trees: Mapping[str, Tree], directory: Path, clamp_mtime_s: int | None) -> list[str]:
+def write_directory(
+    trees: Mapping[str, Tree], directory: Path, clamp_mtime_s: int | None, *, owners: bool
+) -> list[str]:
     """Puts the files of each tree below its name ("" = the directory itself) over what is there, and never outside.
 
-    Returns what could not be made here, with the reason. Raises BuildError.
+    Without ``owners`` they are the builder's own. Returns what could not be made here, and why. Raises BuildError.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        target = LayerDirectory(directory)
+        target = LayerDirectory(directory, owners=owners)
         for entry in _entries(trees):
             _apply(target, _clamped(entry, clamp_mtime_s))
         target.finish()

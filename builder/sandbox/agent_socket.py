@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from builder.sandbox.ids import give
+
 _CHUNK_BYTES = 64 * 1024
 
 
@@ -28,7 +30,7 @@ async def forwarded_agent(agent: Path, directory: Path, owner: tuple[int, int], 
         server = await asyncio.start_unix_server(connected, f"/proc/self/fd/{handle}/agent")
         path = directory / "agent"
         try:
-            os.chown(path, *owner)
+            give(path, *owner)
             path.chmod(mode)
             yield path
         finally:

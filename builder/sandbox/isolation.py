@@ -20,6 +20,7 @@ from typing import Any
 
 from builder.errors import BuildError
 from builder.sandbox import records
+from builder.sandbox.ids import may_set_groups
 
 _TIMEOUT_S = 20.0
 _PROGRAM_ROOT = str(Path(__file__).parents[2])
@@ -60,9 +61,8 @@ _LADDER = (
 )
 
 _ADVICE = (
-    "RUN cannot work here. The builder must run as user 0 and needs either the capability SYS_CHROOT"
-    " (it is in every container runtime's default set: do not drop ALL) or a seccomp profile that allows"
-    " unshare(CLONE_NEWUSER)"
+    "RUN cannot work here. The builder needs either user 0 with the capability SYS_CHROOT (it is in every container"
+    " runtime's default set: do not drop ALL) or, as any user, a machine that allows unshare(CLONE_NEWUSER)"
 )
 _OVERLAY_ADVICE = "an overlay cannot hold another: in a container, put the state directory on a volume"
 
@@ -129,6 +129,7 @@ def _trivial_step(directory: Path, choice: Isolation) -> dict[str, Any]:
         "rung": choice.rung.value,
         "user_namespace": choice.user_namespace,
         "pid_namespace": choice.pid_namespace,
+        "may_set_groups": may_set_groups(),
         "root": str(paths["work"]),
         "scratch": str(paths["scratch"]),
         "lower": [str(paths["lower"])],

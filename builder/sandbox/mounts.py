@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 
+from builder.sandbox.ids import give
 from builder.sandbox.root import NODEV, NOSUID, Stubs, inside, make_read_only, mount, overlay, write
 
 TYPE_CHECKING = False  # as in builder/sandbox/program.py
@@ -42,7 +43,7 @@ def make_mount(stubs: Stubs, wanted: Spec) -> None:
     if kind == "file":
         copy = f"{stubs.root}/dev/.copy"
         write(copy, wanted["content"], wanted["mode"])
-        os.chown(copy, wanted["uid"], wanted["gid"])
+        give(copy, wanted["uid"], wanted["gid"])
         os.chmod(copy, wanted["mode"])
         mount(copy, point(stubs, target, is_directory=False))
         os.unlink(copy)

@@ -31,8 +31,10 @@ import signal
 import sys
 
 from builder.sandbox import records
+from builder.sandbox.ids import NOT_MAPPED
 from builder.sandbox.mounts import make_mounts, place_mounts, raise_loopback
 from builder.sandbox.root import call, change_root, furnish_by_files, furnish_by_mounts, libc, mount_root
+from builder.sandbox.user_namespace import enter_user_namespace, map_all_ids
 
 TYPE_CHECKING = False  # typing and collections.abc would cost each step some milliseconds
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
     Spec = dict[str, Any]
     Report = Callable[..., int]
 
-NEWNS, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET = 0x20000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000
+NEWNS, NEWUTS, NEWIPC, NEWPID, NEWNET = 0x20000, 0x4000000, 0x8000000, 0x20000000, 0x40000000
 PR_SET_PDEATHSIG, PR_CAPBSET_READ, PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER = 1, 23, 24, 36
 
 # What Docker gives to a container: CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID, SETUID, SETPCAP,
@@ -128,10 +130,10 @@ def fork(task: Callable[[], int], report: Report) -> int:
 def supervise(spec: Spec, report: Report) -> int:
     """Runs one command from first to last; nothing of it is alive on return. Returns 0."""
     flags = 0 if spec["rung"] == "chroot" else NEWIPC | NEWUTS
-    flags |= (NEWPID if spec["pid_namespace"] else 0) | (NEWUSER if spec["user_namespace"] else 0)
+    flags |= NEWPID if spec["pid_namespace"] else 0
     flags |= NEWNET if spec["network"] == "none" else 0
-    if flags & NEWUSER:
-        enter_user_namespace(flags)
+    if spec["user_namespace"]:
+        enter_user_namespace(flags, map_all_ids)
     elif flags:
         call("unshare", "unshare", flags)
     call("become the reaper", "prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -139,37 +141,6 @@ def supervise(spec: Spec, report: Report) -> int:
     status = watch(first)
     kill_descendants()
     report("exit", exit_code(status))
-    return 0
-
-
-def enter_user_namespace(flags: int) -> None:
-    """Unshares, and has a helper that stays outside map every id that we have onto itself."""
-    reading, writing = os.pipe()
-    helper = os.fork()
-    if helper == 0:
-        os.close(writing)
-        os._exit(write_maps() if os.read(reading, 1) else 0)
-    os.close(reading)
-    try:
-        call("unshare with a user namespace", "unshare", flags)
-        os.write(writing, b"x")
-    finally:
-        os.close(writing)
-        _, status = os.waitpid(helper, 0)
-    if status:
-        code = exit_code(status)
-        raise OSError(code, f"map user and group ids: {os.strerror(code)}")
-
-
-def write_maps() -> int:
-    """Maps all ids of our own namespace for our parent; returns 0 or the error number."""
-    try:
-        for name in ("uid_map", "gid_map"):
-            with open(f"/proc/self/{name}") as own, open(f"/proc/{os.getppid()}/{name}", "w") as theirs:
-                inside = [line.split() for line in own]
-                theirs.write("".join(f"{first} {first} {count}\n" for first, _, count in inside))
-    except OSError as error:
-        return error.errno or 1
     return 0
 
 
@@ -283,7 +254,7 @@ def prepare(spec: Spec, report: Report) -> None:
 def become(spec: Spec) -> int:
     """Turns this process into the image's program; returns the exit code where that cannot be."""
     if "argv" not in spec:
-        return check_root()
+        return check_root(spec)
     os.setsid()
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_DFL)
@@ -305,7 +276,7 @@ def attach_streams(uid: int) -> None:
     os.dup2(null, 0)
     try:
         os.fchown(1, uid, -1)
-    except PermissionError:
+    except OSError:
         return  # only that convenience is lost
 
 
@@ -327,12 +298,13 @@ def drop_capabilities() -> None:
 def take_ids(spec: Spec) -> None:
     """Groups first, the user last, for it may not change them any more."""
     try:
-        os.setgroups(spec["groups"])
+        if spec["may_set_groups"]:
+            os.setgroups(spec["groups"])
         os.setresgid(spec["gid"], spec["gid"], spec["gid"])
         os.setresuid(spec["uid"], spec["uid"], spec["uid"])
     except OSError as error:
         ids = f"user {spec['uid']}, group {spec['gid']}, groups {spec['groups']}"
-        reason = "not mapped in this user namespace" if error.errno == errno.EINVAL else os.strerror(error.errno or 0)
+        reason = NOT_MAPPED if error.errno == errno.EINVAL else os.strerror(error.errno or 0)
         raise OSError(error.errno, f"take the ids of {ids}: {reason}") from error
 
 
@@ -354,11 +326,16 @@ def execute(argv: list[str], env: Mapping[str, str]) -> int:
     return code
 
 
-def check_root() -> int:
+def check_root(spec: Spec) -> int:
     """Tries, in the place of a command, what steps do: change, own, delete, and read the devices."""
     os.close(os.open("/new", os.O_CREAT | os.O_WRONLY))
-    os.chown("/new", 100, 65534)
+    try:
+        os.chown("/new", 100, 65534)
+        if spec["may_set_groups"]:
+            os.setgroups([100])
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # an id that the builder has not got, and thus no rung
+            raise
     os.unlink("/file")
     os.close(os.open("/dev/null", os.O_RDWR))
-    os.setgroups([100])
     return 0

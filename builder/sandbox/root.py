@@ -10,6 +10,8 @@ import errno
 import os
 import stat
 
+from builder.sandbox.ids import give
+
 TYPE_CHECKING = False  # as in builder/sandbox/program.py
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -252,7 +254,7 @@ class Stubs:
 
         def make(target: str) -> None:
             write(target, content, mode)
-            os.chown(target, *owner)
+            give(target, *owner)
             os.chmod(target, mode)
 
         self._put(path, make, "")

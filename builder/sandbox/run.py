@@ -14,6 +14,7 @@ from typing import Any, Literal, cast
 
 from builder.errors import BuildError
 from builder.sandbox import records, stubs
+from builder.sandbox.ids import may_set_groups
 from builder.sandbox.isolation import Isolation, Rung, sandbox_command
 from builder.sandbox.mount_preparation import MountPreparation
 from builder.sandbox.run_mounts import RunMount
@@ -154,6 +155,7 @@ def _sandbox_spec(
         "rung": isolation.rung.value,
         "user_namespace": isolation.user_namespace,
         "pid_namespace": isolation.pid_namespace,
+        "may_set_groups": may_set_groups(),
         "scratch": str(scratch),
         "hostname": spec.hostname,
         "network": spec.network,

@@ -8,6 +8,9 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import multiprocessing
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -18,11 +21,11 @@ import pytest
 
 from builder import cli
 from tests.builder.case_files import Case, cases_with
-from tests.container import PROJECT, run_in_pod
+from tests.container import PROJECT, ROOT, User, run_as, run_in_pod
 from tests.integration.building import push_base
 from tests.peers import start_registry
 
-pytestmark = pytest.mark.peers
+pytestmark = [pytest.mark.peers, pytest.mark.timeout(300)]
 
 PROGRAM = "import sys; from tests.integration.test_cases_by_profile import build_all; build_all(*sys.argv[1:])"
 ENVIRONMENT = {"PYTHONPATH": str(PROJECT), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -32,7 +35,11 @@ WITHOUT_MOUNTS = {
     "mount_cache_same_twice": "a cache cannot be mounted twice in one step here",
     "network_none": "--network=none cannot be had here",
 }
-"""What the cases end with that need mounts or namespaces: docs/isolation.md has the reasons."""
+NAMES_OTHER_USERS = ("mount_cache_owner", "mount_secret", "user_by_name", "user_from_argument", "user_name_and_group")
+NAMES_OTHER_USERS += ("user_numbers", "user_supplementary_groups")
+WITH_ONE_USER = dict.fromkeys(NAMES_OTHER_USERS, "not mapped in this user namespace")
+WITH_ONE_USER |= {"mount_bind_context": "setup.sh"}  # the case cannot make its context
+"""What cases end with that need more than there is: docs/isolation.md has the reasons."""
 
 
 def build_all(directory: str, base: str) -> None:
@@ -41,9 +48,9 @@ def build_all(directory: str, base: str) -> None:
     For a build that failed it prints what was told, in the place of the digest.
     """
     cases = cases_with("image.txt")
-    json.dump(
-        {case.directory.name: _build(case, Path(directory, case.directory.name), base) for case in cases}, sys.stdout
-    )
+    with multiprocessing.get_context("fork").Pool() as pool:
+        found = pool.starmap(_build, [(case, Path(directory, case.directory.name), base) for case in cases], 1)
+    json.dump({case.directory.name: outcome for case, outcome in zip(cases, found, strict=True)}, sys.stdout)
 
 
 def _build(case: Case, directory: Path, base: str) -> tuple[str, str]:
@@ -52,10 +59,14 @@ def _build(case: Case, directory: Path, base: str) -> tuple[str, str]:
     given = [f"--dockerfile={case.dockerfile}", f"--build-arg=BASE={base}", "--no-push", "--progress=plain"]
     given += ["--reproducible", f"--digest-file={digest}", f"--state-dir={directory}/state"]
     given += case.arguments(case=case.directory, tmp=directory, base=base)
+    try:
+        context = case.context(directory)
+    except subprocess.CalledProcessError as error:
+        return "", str(error)
     with contextlib.redirect_stderr(io.StringIO()) as told:
-        status = cli.main([str(case.context(directory)), *given])
-    text = told.getvalue()
-    return text.partition("isolation: ")[2].partition("\n")[0], text if status else digest.read_text()
+        status = cli.main([str(context), *given])
+    isolation = re.search("^isolation: ([^;\n]*)", told.getvalue(), re.MULTILINE)
+    return isolation[1] if isolation else "", told.getvalue() if status else digest.read_text()
 
 
 Images = Mapping[str, tuple[str, str]]
@@ -77,7 +88,7 @@ def base(tmp_path_factory: pytest.TempPathFactory, busybox_layout: Path) -> Iter
 def privileged(tmp_path_factory: pytest.TempPathFactory, base: str) -> Images:
     """What comes out where the builder may do everything."""
     command = [sys.executable, "-c", PROGRAM, str(tmp_path_factory.mktemp("privileged")), base]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=250, check=False)
     return read(done)
 
 
@@ -88,6 +99,7 @@ class Profile:
     isolation: str
     volume: bool = True
     strict: bool = False
+    user: User = ROOT
     refused: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -95,19 +107,32 @@ PROFILES = {
     "default, with a volume": Profile("overlay (user namespace)"),
     "default, without a volume": Profile("namespaces (user namespace)", volume=False),
     "strict": Profile("chroot", strict=True, refused=WITHOUT_MOUNTS),
+    "not root": Profile("overlay (user namespace)", user=User(4711), refused=WITH_ONE_USER),
 }
 
 
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    """A directory that everybody may write to."""
+    state = tmp_path / "state"
+    state.mkdir()
+    state.chmod(0o1777)
+    return state
+
+
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
-def test_in_a_container(tmp_path: Path, base: str, privileged: Images, profile: Profile):
-    (tmp_path / "state").mkdir()
-    volumes = {tmp_path / "state": "/state"} if profile.volume else {}
+def test_in_a_container(tmp_path: Path, state: Path, base: str, privileged: Images, profile: Profile):
+    volumes = {state: "/state"} if profile.volume else {}
     command = [sys.executable, "-c", PROGRAM, "/state", base]
-    check(
-        read(run_in_pod(tmp_path, command, volumes=volumes, strict=profile.strict, env=ENVIRONMENT)),
-        privileged,
-        profile,
-    )
+    done = run_in_pod(tmp_path, command, volumes=volumes, strict=profile.strict, user=profile.user, env=ENVIRONMENT)
+    check(read(done), privileged, profile)
+
+
+def test_as_an_ordinary_user(tmp_path: Path, state: Path, base: str, privileged: Images):
+    command = [sys.executable, "-c", PROGRAM, "/state", base]
+    environment = ENVIRONMENT | {"PATH": os.environ["PATH"]}
+    done = run_as(tmp_path, User(4711, "500000:65536"), command, volumes={state: "/state"}, env=environment)
+    check(read(done), privileged, Profile("overlay (pid namespace)"))
 
 
 def check(found: Images, privileged: Images, profile: Profile) -> None:
@@ -115,4 +140,4 @@ def check(found: Images, privileged: Images, profile: Profile) -> None:
     others = {name: digest for name, (_, digest) in found.items() if digest != privileged[name][1]}
     assert others.keys() == profile.refused.keys(), others
     assert [name for name, told in profile.refused.items() if told not in others[name]] == []
-    assert {isolation.partition(";")[0] for isolation, _ in found.values() if isolation} == {profile.isolation}
+    assert {isolation for isolation, _ in found.values() if isolation} == {profile.isolation}

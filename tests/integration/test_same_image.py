@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from tests.container import User, run_as
 from tests.flatten import FlatImage, differences, read_layout
-from tests.integration.building import Builder, push_base, write_files
+from tests.integration.building import Builder, Ended, push_base, write_files
 from tests.peers import Registry
 
 DOCKERFILE = r"""
@@ -127,6 +128,54 @@ def test_every_rung_makes_the_same_image_to_the_byte(tmp_path, context, base):
     images = {rung: build(tmp_path, rung, context, base, f"--isolation={rung}", "--reproducible") for rung in rungs}
     assert images["namespaces"].config == images["overlay"].config
     assert images["chroot"].config == images["overlay"].config
+
+
+def test_an_ordinary_user_makes_the_same_image_to_the_byte(tmp_path, context, base):
+    found = build_as(User(4711, "500000:65536"), tmp_path, context, base, "--oci-layout-path=/state/layout")
+    assert "isolation: overlay (pid namespace)" in found.output
+    expected = build(tmp_path, "root", context, base, "--reproducible")
+    assert read_layout(tmp_path / "state" / "layout").config == expected.config
+    assert {path.stat().st_uid for path in (tmp_path / "state" / "layout").rglob("*")} == {4711}
+
+
+def build_as(user: User, tmp_path: Path, context: Path, base: str, *more: str) -> Ended:
+    """A build of ``context``, at /context, by an ordinary user who may write to /state."""
+    state = tmp_path / "state"
+    state.mkdir()
+    os.chown(state, user.uid, user.uid)
+    given = ["/context", f"--build-arg=BASE={base}", "--no-push", "--reproducible", *more]
+    builder = Builder(tmp_path / "nobody", {"HOME": "/state"})
+    volumes = {state: "/state", context: "/context"}
+    done = run_as(tmp_path, user, builder.command(*given), volumes=volumes, env=builder.environ())
+    assert done.returncode == 0, done.stderr
+    return Ended(done.returncode, done.stderr)
+
+
+ONE_USER = """
+ARG BASE
+FROM ${BASE} AS other
+COPY --chown=me:me one.txt /mine/
+FROM ${BASE}
+COPY --from=other /mine /mine
+COPY --chown=7:8 one.txt docs /docs/
+ADD archive.tar.gz /unpacked/
+RUN echo more >> /docs/a; chmod 600 /unpacked/z; rm /docs/one.txt; mv /mine/one.txt /docs/moved
+RUN stat -c %u:%g /mine /unpacked/x > /owners
+"""
+
+
+def test_an_ordinary_user_without_other_ids_keeps_owners(tmp_path, context, base):
+    """Steps see files as root's, which the last one writes down; the layers know better."""
+    (context / "Dockerfile").write_text(ONE_USER)
+    outputs = ("type=local,dest=/state/out", "type=oci,dest=/state/layout,tar=false")
+    found = build_as(User(4711), tmp_path, context, base, *(f"--output={output}" for output in outputs))
+    assert "steps can run as user 0 only, and not change owners: /etc/subuid grants user me no ids" in found.output
+    *layers, last = read_layout(tmp_path / "state" / "layout").config["rootfs"]["diff_ids"]
+    *expected, other = build(tmp_path, "root", context, base, "--reproducible").config["rootfs"]["diff_ids"]
+    assert layers == expected
+    assert last != other
+    assert (tmp_path / "state/out/owners").read_text() == "0:0\n0:0\n"
+    assert {path.lstat().st_uid for path in (tmp_path / "state" / "out").rglob("*")} == {4711}
 
 
 @pytest.mark.parametrize("how", ["--reproducible", "SOURCE_DATE_EPOCH"])

@@ -156,5 +156,5 @@ def test_the_advice_where_not_even_chroot_is_allowed(tmp_path: Path):
     program = "from builder.sandbox.isolation import probe; from pathlib import Path; probe(Path('/tmp/state'))"
     done = run_in_pod(tmp_path, [sys.executable, "-c", program], strict=True, env=ENVIRONMENT, extra=["--cap-drop=ALL"])
     assert done.returncode == 1
-    assert "needs either the capability SYS_CHROOT" in done.stderr
+    assert "needs either user 0 with the capability SYS_CHROOT" in done.stderr
     assert "unshare with a user namespace: Operation not permitted" in done.stderr
