@@ -1,7 +1,7 @@
 """The builder's own directory: its local store, and one work directory for each running build.
 
 <state_dir>/
-├── store/            the local cache of layers (a cache.filesystem store)
+├── store/            the local cache of layers (a cache.disk.filesystem store)
 ├── unpacked/         layers as directories, shared by builds (builder.layer.unpacked)
 ├── cache-mounts/     what RUN --mount=type=cache keeps (builder.sandbox.cache_mounts)
 └── work/<random>/    one build; held by a lock while the build lives, removed by it, or by the next build

@@ -1,7 +1,7 @@
 """COPY and ADD, first half: what source patterns find, and a digest of it that is known before anything is copied.
 
 BuildKit's rules: a directory stands for what it holds, a symlink named by a pattern for what it points to, and links
-deeper down are copied as links. The second half is :mod:`builder.placement`.
+deeper down are copied as links. The second half is :mod:`builder.execution.placement`.
 """
 
 from __future__ import annotations

@@ -174,7 +174,7 @@ def with_author(config: ImageConfig, author: str) -> ImageConfig:
 
 
 def history_entry(created_by: str, created: str, *, empty_layer: bool) -> History:
-    """One step of the image's history; ``created`` is RFC 3339, see `builder.history` for ``created_by``."""
+    """One step of the image's history; ``created`` is RFC 3339, see ``builder.planning.history`` for ``created_by``."""
     return History(created=created, created_by=created_by, comment=HISTORY_COMMENT, empty_layer=empty_layer)
 
 

@@ -68,8 +68,8 @@ def test_other_bytes_and_other_uses_are_refused():
 STREAM = """
 import asyncio, hashlib, pathlib, re, sys
 from cache.oci.digest import Digest
-from cache.s3 import S3Store
-from cache.s3_location import S3Location
+from cache.s3.store import S3Store
+from cache.s3.location import S3Location
 
 MIB = 1 << 20
 CHUNK = bytes(range(256)) * (MIB // 256)
