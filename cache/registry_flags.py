@@ -12,7 +12,7 @@ from cache.command_line import Values, texts_of
 from cache.flags import Flag, Kind
 from cache.oci.mirrors import Mirrors, parse_mirrors
 from cache.oci.reference import DOCKER_HUB, HUB_HOST, canonical_host
-from cache.oci.registry_options import HostCertificates, RegistryOptions
+from cache.oci.registry_options import HELPERS, HostCertificates, RegistryOptions
 
 BOOL, LIST = Kind.BOOL, Kind.LIST
 T = TypeVar("T")
@@ -43,6 +43,14 @@ FLAGS = (
         "HOST=MIRROR[:PORT][/PREFIX][;...] that is asked for the images of HOST first.",
         env=("KANIKO_REGISTRY_MAP",),
     ),
+    Flag(
+        "credential-helpers",
+        LIST,
+        "Who is asked for credentials that no configuration has: env, google, ecr, acr, gitlab. All if not given; an"
+        " empty name for nobody.",
+        unlike="acr knows service principals (AZURE_CLIENT_ID, AZURE_CLIENT_SECRET); for managed identities name"
+        " docker-credential-acr-env in config.json.",
+    ),
     Flag("skip-default-registry-fallback", BOOL, "Do not ask a registry itself for images when it has mirrors."),
 )
 
@@ -57,8 +65,15 @@ def registry_options(values: Values) -> RegistryOptions:
         skip_tls_verify_hosts=frozenset(map(_host, texts_of(values, "skip_tls_verify_registry"))),
         certificates=_certificates(values),
         mirrors=_mirrors(values),
+        helpers=_helpers(texts_of(values, "credential_helpers")),
         fallback=not values["skip_default_registry_fallback"],
     )
+
+
+def _helpers(names: tuple[str, ...]) -> tuple[str, ...]:
+    if unknown := set(names) - {*HELPERS, ""}:
+        raise click.UsageError(f"--credential-helpers {min(unknown)}: expected one of {', '.join(HELPERS)}")
+    return tuple(name for name in names if name) if names else HELPERS
 
 
 def _mirrors(values: Values) -> Mirrors:

@@ -63,7 +63,7 @@ LEVELS = {
     """,
     2: """
         builder: kept oci_layout stored_images workspace
-        builder.contexts: archive_streams context download fetching git_program google_credentials
+        builder.contexts: archive_streams context download fetching git_program
         builder.execution: copy digests placement
         builder.layer: archives decompress entries layerdir rewrite rootfs snapshot storing tarlayer tarread unpack
             unpacked
@@ -72,8 +72,8 @@ LEVELS = {
             stubs user_namespace
         cache: memory record_memory
         cache.disk: blob_files durable filesystem growing quarantine_files record_files tier
-        cache.oci: auth client connections credential_file credentials discovery download peers registries session tls
-            transport uploads
+        cache.oci: ambient auth client connections credential_file credentials discovery download google_credentials
+            peers registries session tls transport uploads
         cache.s3: bucket deleting part_intake probe quarantine reading records session store sweep wire writing
         cache.upkeep: pace
         proxy: certificate check

@@ -19,10 +19,10 @@ import aiohttp
 
 from builder.contexts.cloud_storage import azure_target, google_target
 from builder.contexts.download import Temporary, opened, web_target
-from builder.contexts.google_credentials import google_token
 from builder.contexts.locations import ArchiveContext, AzureBlob, GoogleObject, S3Object, TarFile, WebArchive
 from builder.errors import BuildError, ContextError
 from builder.layer.decompress import Readable
+from cache.oci.google_credentials import google_token
 from cache.oci.redirect import Target
 
 _POLL_S = 0.2

@@ -11,8 +11,8 @@ import binascii
 import functools
 import shutil
 import subprocess
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -68,41 +68,60 @@ class _HelperReply(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class DockerConfig:
-    """The credentials in a ``config.json``. ``environ`` is what its helpers are started with, once per host."""
+    """The credentials in a ``config.json``. ``environ`` is what its helpers are started with, once per host.
 
-    path: Path | None = None
+    ``otherwise`` is asked, by host and repository, where it has nothing for a registry.
+    """
+
+    where: str = "config.json"
     auths: Mapping[str, Credential] = field(default_factory=dict)
     store: str = ""
     helpers: Mapping[str, str] = field(default_factory=dict)
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+    otherwise: Callable[[str, str], Credential] | None = field(default=None, repr=False)
     _answers: dict[str, Credential] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
-    def load(cls, environ: Mapping[str, str], home: Path) -> DockerConfig:
-        """``$DOCKER_CONFIG/config.json``, else ``~/.docker/config.json``; empty when there is no such file.
+    def load(
+        cls, environ: Mapping[str, str], home: Path, otherwise: Callable[[str, str], Credential] | None = None
+    ) -> DockerConfig:
+        """What ``$DOCKER_AUTH_CONFIG`` says, and for other registries the first file there is.
 
-        Raises InvalidCredentials when the file cannot be read or is not what docker writes.
+        That is ``$DOCKER_CONFIG/config.json`` or else ``~/.docker/config.json``, then podman's:
+        ``$REGISTRY_AUTH_FILE``, ``$XDG_RUNTIME_DIR/containers/auth.json``. Empty when there is none of them. Raises
+        InvalidCredentials when one cannot be read or is not what docker writes.
         """
-        folder = environ.get("DOCKER_CONFIG")
-        path = (Path(folder) if folder else home / ".docker") / "config.json"
-        try:
-            data = path.read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            return cls(environ=environ)
-        except OSError as error:
-            raise InvalidCredentials(f"{path} cannot be read: {error.strerror}") from error
-        return cls.parse(data, path, environ)
+        config = replace(cls._load_file(environ, home), otherwise=otherwise)
+        if not (given := environ.get("DOCKER_AUTH_CONFIG")):
+            return config
+        return replace(cls.parse(given.encode(), "DOCKER_AUTH_CONFIG", environ), otherwise=config.credential_for)
 
     @classmethod
-    def parse(cls, data: bytes, path: Path | None = None, environ: Mapping[str, str] | None = None) -> DockerConfig:
-        """The configuration in ``data``. Raises InvalidCredentials."""
-        where = path or "config.json"
+    def _load_file(cls, environ: Mapping[str, str], home: Path) -> DockerConfig:
+        folder, podman_s = environ.get("DOCKER_CONFIG"), environ.get("REGISTRY_AUTH_FILE")
+        paths = [(Path(folder) if folder else home / ".docker") / "config.json"]
+        paths += [Path(podman_s)] if podman_s else []
+        paths += [Path(runtime) / "containers/auth.json"] if (runtime := environ.get("XDG_RUNTIME_DIR")) else []
+        for path in paths:
+            try:
+                return cls.parse(path.read_bytes(), path, environ)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:
+                raise InvalidCredentials(f"{path} cannot be read: {error.strerror}") from error
+        return cls(environ=environ)
+
+    @classmethod
+    def parse(
+        cls, data: bytes, where: object = "config.json", environ: Mapping[str, str] | None = None
+    ) -> DockerConfig:
+        """The configuration in ``data``, which comes from ``where``. Raises InvalidCredentials."""
         try:
             read = msgspec.json.decode(data, type=_File)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InvalidCredentials(f"{where} is not a docker config.json: {error}") from error
         auths = {key: _credential(entry, key, where) for key, entry in read.auths.items()}
-        return cls(path, auths, read.creds_store, read.cred_helpers, environ or {})
+        return cls(str(where), auths, read.creds_store, read.cred_helpers, environ or {})
 
     def credential_for(self, host: str, repository: str = "") -> Credential:
         """What to show ``host`` for ``repository``; ANONYMOUS when nothing is configured for it.
@@ -111,6 +130,10 @@ class DockerConfig:
         missing or fails.
         """
         host = canonical_host(host)
+        found = self._own_credential_for(host, repository)
+        return self.otherwise(host, repository) if found == ANONYMOUS and self.otherwise is not None else found
+
+    def _own_credential_for(self, host: str, repository: str) -> Credential:
         helper = _best(self.helpers, host, "")
         if helper:
             return self._asked(helper, host)
@@ -129,7 +152,7 @@ class DockerConfig:
         program = shutil.which(name, path=self.environ.get("PATH")) if "/" not in helper else None
         if program is None:
             raise InvalidCredentials(
-                f"{self.path} names the credential helper {name} for {host}, but it is not in PATH"
+                f"{self.where} names the credential helper {name} for {host}, but it is not in PATH"
             )
         server = HUB_KEY if host == DOCKER_HUB else host
         try:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from cache.oci.ambient import AmbientCredentials
 from cache.oci.credentials import DockerConfig
 from cache.oci.registries import EVERY_HOST, Registries
 from cache.oci.registry_options import RegistryOptions
@@ -32,7 +33,9 @@ async def open_peers(
 
     ``headers`` go with every request. Raises InvalidCredentials.
     """
-    credentials = DockerConfig.load(environ, Path(environ.get("HOME") or Path.home()))
+    ambient = AmbientCredentials(options.helpers, environ)
+    home = Path(environ.get("HOME") or Path.home())
+    credentials = DockerConfig.load(environ, home, ambient.credential_for)
     tls = HostTls(EVERY_HOST if options.skip_tls_verify else options.skip_tls_verify_hosts, options.certificates)
     async with Transport(tls=tls, headers=headers) as transport:
 

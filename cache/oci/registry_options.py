@@ -8,6 +8,9 @@ from pathlib import Path
 
 from cache.oci.mirrors import Mirrors
 
+HELPERS = ("env", "google", "ecr", "acr", "gitlab")
+"""Kaniko's built-in credential helpers, in the order in which they are asked (``cache.oci.ambient``)."""
+
 
 @dataclass(frozen=True, slots=True)
 class HostCertificates:
@@ -21,7 +24,8 @@ class HostCertificates:
 class RegistryOptions:
     """How registries are reached. Hosts are ``name[:port]``.
 
-    ``mirrors`` are asked first; without ``fallback`` a registry that has mirrors is not asked itself.
+    ``mirrors`` are asked first; without ``fallback`` a registry that has mirrors is not asked itself. ``helpers`` are
+    asked for credentials that docker's configuration does not have.
     """
 
     insecure_push: bool = False
@@ -32,6 +36,7 @@ class RegistryOptions:
     certificates: Mapping[str, HostCertificates] = field(default_factory=dict)
     mirrors: Mirrors = field(default_factory=dict)
     fallback: bool = True
+    helpers: tuple[str, ...] = ()
 
     @property
     def tls_hosts(self) -> frozenset[str]:

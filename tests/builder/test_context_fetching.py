@@ -20,12 +20,13 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from builder import events
 from builder.contexts.cloud_storage import azure_target, google_target
-from builder.contexts.google_credentials import google_token
 from builder.contexts.local_inputs import LocalInputs, local_inputs
 from builder.contexts.locations import AzureBlob, GoogleObject, MainContext, S3Object, TarFile, WebArchive
 from builder.errors import ContextError
 from builder.options import BuildOptions
 from cache.oci.descriptor import Platform
+from cache.oci.errors import InvalidCredentials
+from cache.oci.google_credentials import google_token
 from tests.builder.servers import web
 from tests.builder.test_contexts import FILES, packed
 from tests.s3_servers import BUCKET, run_seaweedfs, s3_credentials
@@ -126,7 +127,7 @@ async def test_a_token_of_the_metadata_server(tmp_path, web):
     web.answer(url.removeprefix(web.url), (404, {}, b""))
     assert await google_token(environ) == ""
     web.answer(url.removeprefix(web.url), (200, {}, b"{}"))
-    with pytest.raises(ContextError, match="gave no access token"):
+    with pytest.raises(InvalidCredentials, match="gave no access token"):
         await google_token(environ)
 
 
@@ -161,7 +162,7 @@ async def test_a_service_account_signs(tmp_path, token_server):
     claims = json.loads(base64.urlsafe_b64decode(signed.split(".")[1] + "=="))
     assert (claims["iss"], claims["aud"]) == ("me@x", url)
     file.write_text(json.dumps({**held, "private_key": "sesame"}))
-    with pytest.raises(ContextError, match="cannot sign") as caught:
+    with pytest.raises(InvalidCredentials, match="cannot sign") as caught:
         await google_token({"GOOGLE_APPLICATION_CREDENTIALS": str(file)})
     assert "sesame" not in str(caught.value)
 
@@ -179,7 +180,7 @@ async def test_a_user_s_refresh_token(tmp_path, token_server):
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"type": "service_account"}', '{"type": "external_account"}'])
 async def test_credentials_that_are_none(tmp_path, text):
     (tmp_path / "c.json").write_text(text)
-    with pytest.raises(ContextError, match=r"c\.json"):
+    with pytest.raises(InvalidCredentials, match=r"c\.json"):
         await google_token({"GOOGLE_APPLICATION_CREDENTIALS": str(tmp_path / "c.json")})
 
 
