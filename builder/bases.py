@@ -10,6 +10,7 @@ from builder.errors import PlanError
 from builder.layer.origins import Origin, RegistryOrigin
 from builder.oci_layout import OciLayout
 from builder.planning.plan import ImageBase, Plan
+from cache.oci import media_types
 from cache.oci.client import RegistryClient
 from cache.oci.config import ImageConfig
 from cache.oci.descriptor import Descriptor, Platform
@@ -68,7 +69,7 @@ class BaseImages:
             manifest = parse_manifest(reply.raw, reply.media_type)
         if isinstance(manifest, Index):
             raise InvalidManifest(f"index {reply.digest} is inside another index")
-        config = ImageConfig.from_json(await _read_blob(client, repository, manifest.config))
+        config = _config(manifest, await _read_blob(client, repository, manifest.config))
         return ResolvedBase(config, _layers(manifest, config), RegistryOrigin(client, repository))
 
 
@@ -81,8 +82,20 @@ def _from_layout(place: LayoutContext, platform: Platform) -> ResolvedBase:
         manifest = parse_manifest(layout.read(descriptor), descriptor.media_type)
     if isinstance(manifest, Index):
         raise InvalidManifest(f"index {descriptor.digest} is inside another index")
-    config = ImageConfig.from_json(layout.read(manifest.config))
+    config = _config(manifest, layout.read(manifest.config))
     return ResolvedBase(config, _layers(manifest, config), layout)
+
+
+def _config(manifest: Manifest, data: bytes) -> ImageConfig:
+    try:
+        return ImageConfig.from_json(data)
+    except InvalidManifest as error:
+        kind = manifest.artifact_type or manifest.config.media_type
+        if kind in media_types.CONFIGS:
+            raise
+        raise InvalidManifest(
+            f"manifest {manifest.digest} is not an image's but of the kind {kind}: {error}"
+        ) from error
 
 
 def _layers(manifest: Manifest, config: ImageConfig) -> tuple[Layer, ...]:
@@ -91,6 +104,9 @@ def _layers(manifest: Manifest, config: ImageConfig) -> tuple[Layer, ...]:
             f"manifest {manifest.digest} has {len(manifest.layers)} layers,"
             f" but its configuration has {len(config.rootfs.diff_ids)} diff_ids"
         )
+    for layer in manifest.layers:
+        if not media_types.is_layer(layer.media_type):
+            raise InvalidManifest(f"layer {layer.digest} is of the media type {layer.media_type}: expected a tar's")
     return tuple(Layer(*pair) for pair in zip(manifest.layers, config.rootfs.diff_ids, strict=True))
 
 

@@ -117,8 +117,8 @@ _KANIKO_S = (
 
 _OUR_OWN = with_effect(
     Effect.OWN,
-    Flag("max-unpacked-bytes", TEXT, "The most that a context or an archive may hold.", default="64GiB"),
-    Flag("max-files", TEXT, "The most files that a context or an archive may hold.", default="2000000"),
+    Flag("max-unpacked-bytes", TEXT, "The most that a context, an archive or a layer may hold.", default="64GiB"),
+    Flag("max-files", TEXT, "The most files that a context, an archive or a layer may hold.", default="2000000"),
     Flag("max-download-bytes", TEXT, "The most that ADD may fetch from one URL.", default="32GiB"),
     Flag("step-timeout", TEXT, "The longest that a RUN may take, such as 90s or 1h30m; no limit if not given."),
     Flag("check", BOOL, "Only check the Dockerfile by BuildKit's rules; status 1 when they find something."),

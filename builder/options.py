@@ -34,7 +34,7 @@ class DockerfilePlace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What may come in, of each context or archive the unpacked bytes and the files, and of each download the bytes;
+    """What may come in, of each context, archive or layer the unpacked bytes and the files, of each download the bytes;
     and how long a RUN may take (None: as long as it likes)."""
 
     unpacked_bytes: int = 64 << 30

@@ -17,7 +17,7 @@ from typing import BinaryIO
 import msgspec
 
 from builder.errors import BuildError
-from builder.layer.decompress import MAGIC_BYTES, DecompressingReader, compression_of
+from builder.layer.decompress import START_BYTES, DecompressingReader, compression_of
 from builder.layer.tarlayer import recompress_layer
 from builder.outputs.exports import USUAL_LAYERS
 from builder.outputs.image import Image, ImageSet, compose
@@ -107,11 +107,10 @@ def _in_directory(path: Path) -> dict[str, Piece]:
 def _plain_tar(path: Path, scratch: Path) -> Path:
     plain = scratch / "archive.tar"
     with path.open("rb") as source, plain.open("wb") as out:
-        compression = compression_of(source.read(MAGIC_BYTES))
-        source.seek(0)
-        if compression == "none":
+        if compression_of(source.read(START_BYTES)) == "none":
             return path
-        reader = DecompressingReader(source, compression)
+        source.seek(0)
+        reader = DecompressingReader(source)
         while data := reader.read(CHUNK_BYTES):
             out.write(data)
     return plain
@@ -199,9 +198,7 @@ def _compressed(piece: Piece, diff_id: Digest, scratch: Path) -> tuple[Layer, Pi
     out_path = scratch / diff_id.hex
     with piece.path.open("rb") as file, out_path.open("wb") as out:
         file.seek(piece.start)
-        compression = compression_of(file.read(MAGIC_BYTES))
-        file.seek(piece.start)
-        written = recompress_layer(_Bounded(file, piece.size_bytes), compression, out, USUAL_LAYERS)
+        written = recompress_layer(_Bounded(file, piece.size_bytes), out, USUAL_LAYERS)
     if written.diff_id != diff_id:
         raise BuildError(f"a layer does not hold what its image says: expected {diff_id}, got {written.diff_id}")
     descriptor = Descriptor(media_type=media_types.OCI_LAYER_GZIP, digest=written.digest, size=written.size_bytes)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import msgspec
 
@@ -21,13 +22,12 @@ from builder.execution.execute import BuiltStage
 from builder.execution.step_cache import StepCache
 from builder.layer.merge import Merge
 from builder.layer.origins import BuildLayers
-from builder.layer.rewrite import LayerBlob, layer_without, merge_layers, write_merged
+from builder.layer.rewrite import layer_without, merge_layers, write_merged
 from builder.layer.storing import keep_layer
 from builder.outputs.exports import LayerFormat
 from builder.planning.keys import layer_without_key, single_layer_key
 from cache.entry import CachedStep
 from cache.keys import CacheKey
-from cache.oci import media_types
 from cache.oci.config import History
 from cache.oci.layer import Layer
 
@@ -94,16 +94,14 @@ class Finishing:
             self.cache.save(step)
         return step.layer
 
-    async def _written(self, merge: Merge, blobs: Sequence[LayerBlob]) -> Layer | None:
+    async def _written(self, merge: Merge, blobs: Sequence[Path]) -> Layer | None:
         if merge.is_empty:
             return None
         write = partial(write_merged, merge, blobs, wanted=self.layer_format)
         return await asyncio.to_thread(keep_layer, self.layers.store, self.layer_format.compression, write)
 
-    async def _blobs(self, layers: Sequence[Layer]) -> list[LayerBlob]:
-        paths = await asyncio.gather(*map(self.layers.fetch, layers))
-        kinds = (media_types.layer_compression(layer.descriptor.media_type) for layer in layers)
-        return [LayerBlob(*pair) for pair in zip(paths, kinds, strict=True)]
+    async def _blobs(self, layers: Sequence[Layer]) -> list[Path]:
+        return await asyncio.gather(*map(self.layers.fetch, layers))
 
 
 def _with_layers(built: BuiltStage, made: Sequence[Layer | None]) -> BuiltStage:

@@ -23,11 +23,11 @@ from builder.layer.rootfs import Tree
 from builder.layer.snapshot import fingerprint, overlay_changes, walk_changes
 from builder.layer.unpack import Unpacked, unpack_layer
 from builder.layer.unpacked import UnpackedLayers
+from builder.options import Limits
 from builder.sandbox.isolation import Isolation, Rung
 from builder.sandbox.run import DirectoryRoot, OverlayRoot, RunResult, RunSpec, run_step
 from cache.oci.digest import Digest
 from cache.oci.layer import Layer, chain_id
-from cache.oci.media_types import layer_compression
 from cache.singleflight import SingleFlight
 
 Output = Callable[[bytes], None]
@@ -71,6 +71,7 @@ class RootFactory:
     state_dir: Path
     work: Path
     layers: BuildLayers
+    limits: Limits
     _isolation: Isolation | None = None
     _probing: asyncio.Lock = field(default_factory=asyncio.Lock)
     _shared: UnpackedLayers | None = None
@@ -84,7 +85,7 @@ class RootFactory:
             if self._isolation is None:
                 self._isolation = await asyncio.to_thread(self.probe)
         if self._isolation.rung is not Rung.OVERLAY:
-            return _DirectoryStageRoot(self.layers, self._isolation, self.new_directory())
+            return _DirectoryStageRoot(self, self._isolation, self.new_directory())
         if self._shared is None:
             self._shared = UnpackedLayers.below(self.state_dir)
         return _OverlayStageRoot(self, self._shared, self._isolation)
@@ -112,6 +113,24 @@ class RootFactory:
         if chain not in self._directories:
             self._directories[chain] = await self._unpacking.run(chain, make)
         return self._directories[chain]
+
+    async def unpack(self, layer: Layer, directory: Path, lower: Tree | None) -> bool:
+        """Unpacks a layer, as an overlay's directory where there is a tree below it.
+
+        True when all of it could be made here (device nodes, for one, may be refused). Raises BuildError for what is no
+        layer, and when its content is not what the image's configuration says.
+        """
+        blob = await self.layers.fetch(layer)
+        try:
+            unpacked = await asyncio.to_thread(_read_layer, blob, directory, lower, self.limits)
+        except BuildError as error:
+            raise BuildError(f"cannot unpack layer {layer.descriptor.digest}: {error}") from error
+        if unpacked.diff_id != layer.diff_id:
+            raise BuildError(
+                f"layer {layer.descriptor.digest} does not hold what its image says: expected diff_id {layer.diff_id},"
+                f" got {unpacked.diff_id}"
+            )
+        return not unpacked.skipped
 
     def share(self, chain: Digest, directory: Path) -> None:
         """Lets other stages on the same chain use the directory; it is not written to any more."""
@@ -154,7 +173,7 @@ class _OverlayStageRoot:
         if kept is not None:
             return kept
         directory = self._factory.new_directory()
-        whole = await _unpack(self._factory.layers, layer, directory, lower)
+        whole = await self._factory.unpack(layer, directory, lower)
         return await asyncio.to_thread(self._shared.keep, chain, directory) if whole else directory
 
     async def run(self, spec: RunSpec, on_output: Output) -> tuple[RunResult, list[Change]]:
@@ -187,8 +206,8 @@ class _OverlayStageRoot:
 
 
 class _DirectoryStageRoot:
-    def __init__(self, layers: BuildLayers, isolation: Isolation, directory: Path) -> None:
-        self._layers = layers
+    def __init__(self, factory: RootFactory, isolation: Isolation, directory: Path) -> None:
+        self._factory = factory
         self._isolation = isolation
         self._directory = directory
 
@@ -205,9 +224,9 @@ class _DirectoryStageRoot:
         return self._isolation.rung is not Rung.CHROOT
 
     async def apply(self, layers: Sequence[Layer]) -> None:
-        async with self._layers.fetching(layers):
+        async with self._factory.layers.fetching(layers):
             for layer in layers:
-                await _unpack(self._layers, layer, self._directory, None)
+                await self._factory.unpack(layer, self._directory, None)
 
     async def run(self, spec: RunSpec, on_output: Output) -> tuple[RunResult, list[Change]]:
         before = await asyncio.to_thread(fingerprint, self._directory)
@@ -228,23 +247,6 @@ def _chains(below: Digest | None, layers: Sequence[Layer]) -> list[tuple[Digest,
     return found
 
 
-async def _unpack(layers: BuildLayers, layer: Layer, directory: Path, lower: Tree | None) -> bool:
-    """Unpacks a layer, as an overlay's directory where there is a tree below it.
-
-    True when all of it could be made here (device nodes, for one, may be refused). Raises BuildError when its content
-    is not what the image's configuration says.
-    """
-    blob = await layers.fetch(layer)
-    unpacked = await asyncio.to_thread(_read_layer, layer, blob, directory, lower)
-    if unpacked.diff_id != layer.diff_id:
-        raise BuildError(
-            f"layer {layer.descriptor.digest} does not hold what its image says: expected diff_id {layer.diff_id},"
-            f" got {unpacked.diff_id}"
-        )
-    return not unpacked.skipped
-
-
-def _read_layer(layer: Layer, blob: Path, directory: Path, lower: Tree | None) -> Unpacked:
-    compression = layer_compression(layer.descriptor.media_type)
+def _read_layer(blob: Path, directory: Path, lower: Tree | None, limits: Limits) -> Unpacked:
     with blob.open("rb") as source:
-        return unpack_layer(source, compression, directory, overlay=lower is not None, lower=lower)
+        return unpack_layer(source, directory, overlay=lower is not None, lower=lower, limits=limits)

@@ -51,7 +51,7 @@ class Workshop:
         if self._roots is None:
             from builder.execution.stage_root import RootFactory
 
-            self._roots = RootFactory(self._probe, self.options.state_dir, self.work, self.layers)
+            self._roots = RootFactory(self._probe, self.options.state_dir, self.work, self.layers, self.options.limits)
         return self._roots
 
     def performer(self, sources: Mapping[Position, tuple[Source, ...]]) -> Performer:

@@ -12,7 +12,6 @@ from builder.errors import BuildError
 from builder.options import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
-    from builder.layer.decompress import Compression
     from builder.layer.unpack import Unpacked
 
 
@@ -24,7 +23,7 @@ def is_archive(path: str) -> bool:
 
     with open(path, "rb") as file:
         try:
-            block = DecompressingReader(file, _compression(path)).read_exactly(BLOCK_BYTES)
+            block = DecompressingReader(file).read_exactly(BLOCK_BYTES)
         except BuildError:
             return False  # too short, or only looks compressed: a plain file then
     return is_header(block)
@@ -35,11 +34,4 @@ def unpack_file(path: str, directory: Path, limits: Limits = DEFAULT_LIMITS) -> 
     from builder.layer.unpack import unpack_archive
 
     with open(path, "rb") as file:
-        return unpack_archive(file, _compression(path), directory, limits)
-
-
-def _compression(path: str) -> Compression:
-    from builder.layer.decompress import MAGIC_BYTES, compression_of
-
-    with open(path, "rb") as file:
-        return compression_of(file.read(MAGIC_BYTES))
+        return unpack_archive(file, directory, limits)

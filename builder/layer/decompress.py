@@ -12,6 +12,8 @@ import zstandard
 from isal import isal_zlib
 
 from builder.errors import BuildError
+from builder.layer.tarformat import BLOCK_BYTES
+from builder.layer.tarread import is_header
 from cache.oci.digest import Digest
 
 Compression = Literal["gzip", "zstd", "bzip2", "xz", "none"]
@@ -39,22 +41,32 @@ _MAGICS: tuple[tuple[bytes, Compression], ...] = (
     (b"BZh", "bzip2"),
     (b"\xfd7zXZ\x00", "xz"),
 )
-MAGIC_BYTES = max(len(magic) for magic, _ in _MAGICS)
+_ZSTD_SKIPPABLE = b"\x2a\x4d\x18"  # after a byte from 0x50 to 0x5f (RFC 8878, 3.1.2): zstd:chunked starts so
+START_BYTES = BLOCK_BYTES
+"""What tells how a stream is compressed."""
 
 
 def compression_of(start: bytes) -> Compression:
-    """How a stream that starts with these ``MAGIC_BYTES`` bytes is compressed, whatever its name is."""
+    """How a tar that starts with these ``START_BYTES`` bytes is compressed, whatever its name or media type says.
+
+    Content comes first, as in containerd: there are layers that are called gzip and are not.
+    """
+    if is_header(start):
+        return "none"  # also where the first name in it begins like a compressed stream
+    if start[:1] and start[0] & 0xF0 == 0x50 and start[1:4] == _ZSTD_SKIPPABLE:
+        return "zstd"
     return next((kind for magic, kind in _MAGICS if start.startswith(magic)), "none")
 
 
 class DecompressingReader:
-    """The uncompressed bytes of ``source``, no more than ``max_bytes``.
+    """The uncompressed bytes of ``source``, however it is compressed, and no more than ``max_bytes``.
 
-    Every method raises BuildError when the stream is damaged, cut off or longer.
+    The start is read at once. Every method raises BuildError when the stream is damaged, cut off or longer.
     """
 
-    def __init__(self, source: Readable, compression: Compression, max_bytes: int | None = None) -> None:
-        self._source = _decompressed(source, compression)
+    def __init__(self, source: Readable, max_bytes: int | None = None) -> None:
+        start = _read_start(source)
+        self._source = _decompressed(_Resumed(start, source), compression_of(start))
         self._hash = hashlib.sha256()
         self._chunk = b""
         self._at = 0
@@ -102,6 +114,27 @@ class DecompressingReader:
         self.size_bytes += len(self._chunk)
         if self._max_bytes is not None and self.size_bytes > self._max_bytes:
             raise BuildError(f"the archive has more than {self._max_bytes} bytes unpacked (--max-unpacked-bytes)")
+
+
+def _read_start(source: Readable) -> bytes:
+    start = b""
+    while len(start) < START_BYTES and (more := source.read(START_BYTES - len(start))):
+        start += more
+    return start
+
+
+class _Resumed:
+    """A stream whose start has been read already."""
+
+    def __init__(self, start: bytes, rest: Readable) -> None:
+        self._start = start
+        self._rest = rest
+
+    def read(self, size: int, /) -> bytes:
+        if not self._start:
+            return self._rest.read(size)
+        data, self._start = self._start[:size], self._start[size:]
+        return data
 
 
 class _Decoder(Protocol):

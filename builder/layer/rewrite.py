@@ -6,13 +6,12 @@ Their tars are read twice, for what is left of them and for its content; no file
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from builder.errors import BuildError
 from builder.layer.changes import Change, Entry
-from builder.layer.decompress import Compression, DecompressingReader
+from builder.layer.decompress import DecompressingReader
 from builder.layer.merge import Member, Merge, MergedLayers, linked
 from builder.layer.tarformat import change_of
 from builder.layer.tarlayer import Filled, WrittenLayer, write_layer
@@ -20,15 +19,7 @@ from builder.layer.tarread import Content, read_entries
 from builder.outputs.exports import LayerFormat
 
 
-@dataclass(frozen=True, slots=True)
-class LayerBlob:
-    """A layer on this machine."""
-
-    path: Path
-    compression: Compression
-
-
-def merge_layers(blobs: Sequence[LayerBlob]) -> MergedLayers:
+def merge_layers(blobs: Sequence[Path]) -> MergedLayers:
     """What the layers, lowest first, are together. Raises BuildError for what is no layer."""
     merged = MergedLayers()
     for layer, blob in enumerate(blobs):
@@ -39,7 +30,7 @@ def merge_layers(blobs: Sequence[LayerBlob]) -> MergedLayers:
     return merged
 
 
-def layer_without(blob: LayerBlob, excludes: Callable[[str], bool]) -> Merge | None:
+def layer_without(blob: Path, excludes: Callable[[str], bool]) -> Merge | None:
     """What is left of a layer without the paths that ``excludes`` is true for; None where it has none of them."""
     changes: list[Change] = []
     members: dict[str, Member] = {}
@@ -62,7 +53,7 @@ def layer_without(blob: LayerBlob, excludes: Callable[[str], bool]) -> Merge | N
     return Merge(changes, {at: linked(found[at], paths) for at, paths in names.items()}) if excluded else None
 
 
-def write_merged(merge: Merge, blobs: Sequence[LayerBlob], out: BinaryIO, wanted: LayerFormat) -> WrittenLayer:
+def write_merged(merge: Merge, blobs: Sequence[Path], out: BinaryIO, wanted: LayerFormat) -> WrittenLayer:
     """Writes what is left of ``blobs`` as one layer.
 
     Directories come before all files, which come in the order of the layers.
@@ -70,7 +61,7 @@ def write_merged(merge: Merge, blobs: Sequence[LayerBlob], out: BinaryIO, wanted
     return write_layer(_items(merge, blobs), out, compression=wanted.compression, level=wanted.level)
 
 
-def _items(merge: Merge, blobs: Sequence[LayerBlob]) -> Iterator[Change | Filled]:
+def _items(merge: Merge, blobs: Sequence[Path]) -> Iterator[Change | Filled]:
     yield from merge.changes
     for layer, blob in enumerate(blobs):
         for number, _, content in _members(blob):
@@ -79,11 +70,11 @@ def _items(merge: Merge, blobs: Sequence[LayerBlob]) -> Iterator[Change | Filled
                 yield from names[1:]
 
 
-def _members(blob: LayerBlob) -> Iterator[tuple[int, Entry, Content]]:
+def _members(blob: Path) -> Iterator[tuple[int, Entry, Content]]:
     try:
-        with blob.path.open("rb") as source:
-            reader = DecompressingReader(source, blob.compression)
+        with blob.open("rb") as source:
+            reader = DecompressingReader(source)
             for number, (entry, content) in enumerate(read_entries(reader)):
                 yield number, entry, content
     except OSError as error:
-        raise BuildError(f"cannot read the layer {blob.path.name}: {error.strerror}") from error
+        raise BuildError(f"cannot read the layer {blob.name}: {error.strerror}") from error

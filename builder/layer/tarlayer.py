@@ -17,7 +17,6 @@ from isal import isal_zlib
 
 from builder.errors import BuildError
 from builder.layer.changes import Change, Entry
-from builder.layer.decompress import Compression as Packing
 from builder.layer.decompress import DecompressingReader, Readable
 from builder.layer.tarformat import BLOCK_BYTES, UnfitForLayer, header, padding
 from builder.outputs.exports import LayerFormat
@@ -83,12 +82,12 @@ def write_layer(
     return tar.finish()
 
 
-def recompress_layer(source: Readable, compression: Packing, out: BinaryIO, wanted: LayerFormat) -> WrittenLayer:
+def recompress_layer(source: Readable, out: BinaryIO, wanted: LayerFormat) -> WrittenLayer:
     """Writes a layer blob in another format: the bytes that ``write_layer`` would have given at once.
 
     Raises BuildError when ``source`` is damaged.
     """
-    reader = DecompressingReader(source, compression)
+    reader = DecompressingReader(source)
     tar = _Tar(_Blob(out, wanted.compression, wanted.level))
     while data := reader.read(CHUNK_BYTES):
         tar.write(data)

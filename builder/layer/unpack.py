@@ -6,12 +6,11 @@ import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
 
 from builder.contexts.members import ContextMembers, context_path
 from builder.errors import BuildError
 from builder.layer.changes import Change, Entry
-from builder.layer.decompress import MAGIC_BYTES, Compression, DecompressingReader, Readable, compression_of
+from builder.layer.decompress import DecompressingReader, Readable
 from builder.layer.entries import keeps_xattr
 from builder.layer.layerdir import LayerDirectory
 from builder.layer.links import clean
@@ -38,7 +37,7 @@ class Unpacked:
 
 
 def unpack_layer(
-    source: BinaryIO, compression: Compression, directory: Path, *, overlay: bool, lower: Tree | None = None
+    source: Readable, directory: Path, *, overlay: bool, lower: Tree | None = None, limits: Limits = DEFAULT_LIMITS
 ) -> Unpacked:
     """Unpacks the layer ``source`` into ``directory`` and says what it was.
 
@@ -48,14 +47,12 @@ def unpack_layer(
     when this raises BuildError.
     """
     target = LayerDirectory(directory, overlay=overlay, lower=lower)
-    return _unpack(DecompressingReader(source, compression), target, change_of)
+    return _unpack(DecompressingReader(source, limits.unpacked_bytes), target, counted(change_of, limits.files))
 
 
-def unpack_archive(
-    source: Readable, compression: Compression, directory: Path, limits: Limits = DEFAULT_LIMITS
-) -> Unpacked:
+def unpack_archive(source: Readable, directory: Path, limits: Limits = DEFAULT_LIMITS) -> Unpacked:
     """Unpacks a tar that is no layer into a new directory: ``.wh.`` names are plain files. Raises BuildError."""
-    reader = DecompressingReader(source, compression, limits.unpacked_bytes)
+    reader = DecompressingReader(source, limits.unpacked_bytes)
     return _unpack(reader, LayerDirectory(directory), counted(member_of, limits.files))
 
 
@@ -64,12 +61,12 @@ def unpack_context(source: Readable, directory: Path, limits: Limits) -> Unpacke
 
     Nobody may have meant a member to lie outside the context, or in it as a device: that is an error and names it.
     """
-    start = _read_start(source)
-    if not start:
-        raise BuildError("it is empty: expected a tar archive")
-    reader = DecompressingReader(_Resumed(start, source), compression_of(start), limits.unpacked_bytes)
+    reader = DecompressingReader(source, limits.unpacked_bytes)
     members = ContextMembers()
-    return _unpack(reader, LayerDirectory(directory), counted(members.change, limits.files), context_path)
+    unpacked = _unpack(reader, LayerDirectory(directory), counted(members.change, limits.files), context_path)
+    if not unpacked.size_bytes:
+        raise BuildError("it is empty: expected a tar archive")
+    return unpacked
 
 
 def counted(change_of: Callable[[Entry], Change | None], most: int) -> Callable[[Entry], Change | None]:
@@ -82,27 +79,6 @@ def counted(change_of: Callable[[Entry], Change | None], most: int) -> Callable[
         return change_of(entry)
 
     return change
-
-
-def _read_start(source: Readable) -> bytes:
-    start = b""
-    while len(start) < MAGIC_BYTES and (more := source.read(MAGIC_BYTES - len(start))):
-        start += more
-    return start
-
-
-class _Resumed:
-    """A stream whose start has been read already."""
-
-    def __init__(self, start: bytes, rest: Readable) -> None:
-        self._start = start
-        self._rest = rest
-
-    def read(self, size: int, /) -> bytes:
-        if not self._start:
-            return self._rest.read(size)
-        data, self._start = self._start[:size], self._start[size:]
-        return data
 
 
 def _unpack(

@@ -55,15 +55,14 @@ class Conversions:
         return self._done[key]
 
     async def _convert(self, layer: Layer, wanted: LayerFormat) -> Layer:
-        return await asyncio.to_thread(self._write, layer, await self.layers.fetch(layer), wanted)
+        return await asyncio.to_thread(self._write, await self.layers.fetch(layer), wanted)
 
-    def _write(self, layer: Layer, blob: Path, wanted: LayerFormat) -> Layer:
+    def _write(self, blob: Path, wanted: LayerFormat) -> Layer:
         from builder.layer.storing import keep_layer
         from builder.layer.tarlayer import recompress_layer
 
-        compression = media_types.layer_compression(layer.descriptor.media_type)
         with blob.open("rb") as source:
-            write = partial(recompress_layer, source, compression, wanted=wanted)
+            write = partial(recompress_layer, source, wanted=wanted)
             return keep_layer(self.layers.store, wanted.compression, write)
 
 

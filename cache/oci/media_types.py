@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Literal
 
@@ -25,6 +26,11 @@ DOCKER_FOREIGN_LAYER_GZIP = "application/vnd.docker.image.rootfs.foreign.diff.ta
 OCI_LAYERS: Mapping[Compression, str] = {"gzip": OCI_LAYER_GZIP, "zstd": OCI_LAYER_ZSTD, "none": OCI_LAYER}
 DOCKER_LAYERS: Mapping[Compression, str] = {"gzip": DOCKER_LAYER_GZIP, "none": DOCKER_LAYER}
 
+_LAYER = re.compile(
+    r"application/vnd\.(oci\.image\.layer\.(nondistributable\.)?v1|docker\.image\.rootfs\.(foreign\.)?diff)"
+    r"\.tar([+.](gzip|zstd))?"
+)
+CONFIGS = frozenset({OCI_CONFIG, DOCKER_CONFIG})
 MANIFESTS = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 INDEXES = frozenset({OCI_INDEX, DOCKER_INDEX})
 
@@ -40,6 +46,11 @@ def is_manifest(media_type: str) -> bool:
 def is_foreign_layer(media_type: str) -> bool:
     """True for layers that registries need not hold (non-distributable, Docker's "foreign")."""
     return "nondistributable" in media_type or media_type == DOCKER_FOREIGN_LAYER_GZIP
+
+
+def is_layer(media_type: str) -> bool:
+    """True for layers that hold a tar, compressed or not; not for encrypted ones and for what artifacts are made of."""
+    return _LAYER.fullmatch(media_type) is not None
 
 
 def layer_compression(media_type: str) -> Compression:

@@ -81,5 +81,5 @@ def check_layer(base: Path, layer: bytes, expected: object, tmp_path: Path) -> N
     with overlay(directories, tmp_path / "again") as (merged, _):
         assert listing(merged) == expected
     in_place = copy(base, tmp_path / "in-place")
-    unpack_layer(io.BytesIO(layer), "gzip", in_place, overlay=False)
+    unpack_layer(io.BytesIO(layer), in_place, overlay=False)
     assert listing(in_place) == expected

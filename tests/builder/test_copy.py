@@ -358,7 +358,7 @@ def test_a_hard_link_whose_first_name_is_overwritten_keeps_its_content(tmp_path:
     layer = io.BytesIO()
     write_layer(changes, layer)
     layer.seek(0)
-    unpack_layer(layer, "gzip", tmp_path / "out", overlay=False)
+    unpack_layer(layer, tmp_path / "out", overlay=False)
     assert [(tmp_path / "out/n" / name).read_text() for name in "ab"] == ["overwritten", "linked"]
 
 

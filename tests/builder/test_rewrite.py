@@ -17,7 +17,7 @@ from builder.contexts.ignore import IgnoreRules
 from builder.errors import BuildError
 from builder.layer.changes import Change, Entry, Opaque, Whiteout
 from builder.layer.entries import Seen, read_changes
-from builder.layer.rewrite import LayerBlob, layer_without, merge_layers, write_merged
+from builder.layer.rewrite import layer_without, merge_layers, write_merged
 from builder.layer.rootfs import Tree
 from builder.layer.snapshot import fingerprint, walk_changes
 from builder.outputs.exports import LayerFormat
@@ -30,10 +30,10 @@ FILE, FOLDER = 0o100644, 0o040755
 def squash(tmp_path: Path, layers: Sequence[bytes], lower: Sequence[bytes] = ()) -> bytes | None:
     """The layers, lowest first, as one in gzip over others; None where nothing is left."""
 
-    def blobs(data: Sequence[bytes], kind: str) -> list[LayerBlob]:
+    def blobs(data: Sequence[bytes], kind: str) -> list[Path]:
         for number, layer in enumerate(data):
             (tmp_path / f"{kind}{number}").write_bytes(layer)
-        return [LayerBlob(tmp_path / f"{kind}{number}", "gzip") for number in range(len(data))]
+        return [tmp_path / f"{kind}{number}" for number in range(len(data))]
 
     above = blobs(layers, "above")
     merged = merge_layers(above)
@@ -119,8 +119,8 @@ def test_a_layer_without_some_paths(tmp_path):
     file = Entry("cache/a", FILE, size_bytes=4, content=os.fspath(content))
     linked = Entry("x/b", FILE, hardlink=True, link="cache/a")
     layer = entries(Entry("cache", FOLDER), file, Whiteout("cache/c"), Entry("x", FOLDER), linked, Whiteout("gone"))
-    (tmp_path / "layer").write_bytes(layer)
-    blob = LayerBlob(tmp_path / "layer", "gzip")
+    blob = tmp_path / "layer"
+    blob.write_bytes(layer)
     assert layer_without(blob, IgnoreRules.parse("/other").excludes) is None
     merge = layer_without(blob, IgnoreRules.parse("/ca*").excludes)
     assert merge is not None

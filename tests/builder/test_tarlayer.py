@@ -150,7 +150,7 @@ def test_times_are_clamped_to_whole_seconds():
 def test_sizes_beyond_eight_gigabytes(size_bytes: int):
     block = header(Entry("huge", stat.S_IFREG | 0o644, size_bytes=size_bytes, content="/nowhere"))
     assert len(block) == (512 if size_bytes < 8**11 else 1536)
-    stream = DecompressingReader(io.BytesIO(block), "none")
+    stream = DecompressingReader(io.BytesIO(block))
     entry, _ = next(iter(read_entries(stream)))
     assert entry.size_bytes == size_bytes
     assert tarfile_member(block).size == size_bytes
@@ -163,7 +163,7 @@ def test_names_of_every_length(length: int, part: int):
     for mode in (stat.S_IFREG, stat.S_IFDIR):
         block = header(Entry(name, mode | 0o755))
         assert tarfile_member(block).name == name
-        entry, _ = next(iter(read_entries(DecompressingReader(io.BytesIO(block), "none"))))
+        entry, _ = next(iter(read_entries(DecompressingReader(io.BytesIO(block)))))
         assert entry.path == name
 
 
