@@ -15,10 +15,10 @@ from builder.bases import BaseImages, ResolvedBase
 from builder.contexts.context import ContextReader, read_dockerfile
 from builder.contexts.local_inputs import LocalInputs, local_inputs
 from builder.dockerfile.instructions import Dockerfile
-from builder.errors import BuildError
 from builder.execution.execute import BuiltStage, Executor
 from builder.execution.step_cache import StepCache
 from builder.execution.workshop import Workshop
+from builder.findings import Findings
 from builder.layer.origins import BuildLayers, RegistryOrigin
 from builder.layer.rootfs import Tree
 from builder.options import BuildOptions
@@ -26,13 +26,16 @@ from builder.outputs.conversions import Conversions
 from builder.outputs.deliver import Delivery, Product
 from builder.outputs.exports import step_format
 from builder.outputs.push import Destination, check_permission
+from builder.planning.checks import CHECK_ARGUMENT
 from builder.planning.dry_run import prospects
 from builder.planning.evaluate import Arguments, evaluate_plan
 from builder.planning.explain import missed_steps, note_key, noted_steps, write_note
 from builder.planning.graph import KeyedStage, context_reads, key_stages, needed_stages, remote_reads
+from builder.planning.lint_steps import foreign_bases, ignored_sources, undefined_variables
 from builder.planning.metadata import with_labels
 from builder.planning.plan import Plan, Request, make_plan, predefined_args
-from builder.planning.steps import Metadata
+from builder.planning.sources import ContextSource
+from builder.planning.steps import Metadata, StageSteps
 from builder.workspace import work_directory
 from cache.disk.filesystem import FilesystemStore
 from cache.entry import CachedStep
@@ -55,12 +58,11 @@ async def run_build(options: BuildOptions, environ: Mapping[str, str], listen: e
         work = stack.enter_context(work_directory(options.state_dir))
         inputs = await local_inputs(options, work / "inputs", environ, listen)
         predefined = predefined_args(options.platform, options.build_platform, options.target)
-        dockerfile = await _checked_dockerfile(options, inputs, predefined, listen)
-        if options.check_only:
-            return
-        variants = [
-            _variant(options, target, platform) for target in options.all_targets for platform in options.platforms
-        ]
+        dockerfile, findings = await _read_dockerfile(options, inputs, predefined, listen)
+        targets = options.all_targets
+        if options.check_only and targets == ("",):
+            targets = tuple(map(str, range(len(dockerfile.stages))))
+        variants = [_variant(options, target, platform) for target in targets for platform in options.platforms]
         plans = [make_plan(dockerfile, variant.request) for variant in variants]
         peers = await stack.enter_async_context(open_peers(options.registry, environ))
         stores = await stack.enter_async_context(_open_stores(options, work))
@@ -73,6 +75,7 @@ async def run_build(options: BuildOptions, environ: Mapping[str, str], listen: e
         build = _Build(
             options=options,
             dockerfile=dockerfile,
+            findings=findings,
             contexts=ContextReader(inputs.open_context),
             bases=BaseImages(peers.pull),
             peers=peers,
@@ -83,26 +86,24 @@ async def run_build(options: BuildOptions, environ: Mapping[str, str], listen: e
         )
         try:
             products = await build.products(dict(zip(variants, plans, strict=True)))
-            if not options.dry_run:
+            if products:
                 await build.deliver(products)
         finally:
             if not options.dry_run:
                 await cache.finish()  # after a failed step too: the next try need not do again what went well
 
 
-async def _checked_dockerfile(
+async def _read_dockerfile(
     options: BuildOptions, inputs: LocalInputs, predefined: Mapping[str, str], listen: events.Listener
-) -> Dockerfile:
-    """The Dockerfile, after telling what its checks have found. Raises BuildError where that is to be fatal."""
-    name = options.dockerfile.name
-    dockerfile, findings, checks = await asyncio.to_thread(read_dockerfile, inputs.dockerfile, predefined)
-    for finding in findings:
-        listen(events.Warned(str(finding)))
-    if findings and (checks.fatal or options.check_only):
-        raise BuildError(f"the checks of {name} found {len(findings)} things to mend")
-    if options.check_only:
-        listen(events.Note(f"the checks of {name} found nothing"))
-    return dockerfile
+) -> tuple[Dockerfile, Findings]:
+    """The Dockerfile, and what the checks of its text have found. Raises BuildError, also where that is to be fatal."""
+    given = options.build_args.get(CHECK_ARGUMENT)
+    dockerfile, found, checks = await asyncio.to_thread(read_dockerfile, inputs.dockerfile, predefined, given)
+    findings = Findings(options.dockerfile.name, checks, listen)
+    findings.tell(found)
+    if not options.check_only:
+        findings.refuse(check_only=False)
+    return dockerfile, findings
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -171,9 +172,20 @@ def _step_cache(
 
 
 @dataclass(frozen=True, slots=True)
+class _Evaluated:
+    """What is known of one image before any file is read: its stages as steps, and what these come from."""
+
+    plan: Plan
+    bases: Mapping[int, ResolvedBase]
+    arguments: Arguments
+    stages: tuple[StageSteps, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class _Build:
     options: BuildOptions
     dockerfile: Dockerfile
+    findings: Findings
     contexts: ContextReader
     bases: BaseImages
     peers: Peers
@@ -185,11 +197,15 @@ class _Build:
     async def products(self, plans: Mapping[_Variant, Plan]) -> dict[str, dict[Platform, Product]]:
         """The finished stages by target and platform: all that can be known is looked up before anything is done.
 
-        None at all for a dry run, which only tells.
+        None at all for a dry run, which only tells, and for one that only checks.
         """
         permitted = asyncio.create_task(self._check_permission())
         try:
-            prepared = {variant: await self._prepare(variant, plan) for variant, plan in plans.items()}
+            evaluated = {variant: await self._evaluate(variant, plan) for variant, plan in plans.items()}
+            await self._lint(evaluated)
+            if self.options.check_only:
+                return {}
+            prepared = {v: (done.plan.target, await self._executor(done)) for v, done in evaluated.items()}
             stages = [stage for _, executor in prepared.values() for stage in executor.stages.values()]
             await self.cache.look_up(self._looked_up(stages))
             await permitted
@@ -212,9 +228,23 @@ class _Build:
             if not isinstance(step, Metadata) and key is not None and self.cache.covers(step):
                 yield key
 
-    async def _prepare(self, variant: _Variant, plan: Plan) -> tuple[int, Executor]:
+    async def _evaluate(self, variant: _Variant, plan: Plan) -> _Evaluated:
         plan, bases = await self._with_bases(variant, plan)
-        return plan.target, await self._executor(variant, plan, bases)
+        configs = {index: base.config for index, base in bases.items()}
+        arguments = Arguments(self.options.build_args, plan.global_args, variant.request.predefined)
+        return _Evaluated(plan, bases, arguments, evaluate_plan(plan, configs, arguments, variant.platform))
+
+    async def _lint(self, evaluated: Mapping[_Variant, _Evaluated]) -> None:
+        """Tells what the checks find. Raises BuildError where that is to be fatal."""
+        for variant, done in evaluated.items():
+            configs = {index: base.config for index, base in done.bases.items()}
+            self.findings.tell(foreign_bases(done.plan, configs, variant.platform))
+            self.findings.tell(undefined_variables(done.stages, done.arguments, done.plan.escape))
+            reads = (read for _, read in context_reads(done.stages) if read.context == ContextSource())
+            contexts = await self.contexts.open(reads)
+            if (main := contexts.get("")) is not None:
+                self.findings.tell(ignored_sources(done.stages, main.ignore))
+        self.findings.refuse(check_only=self.options.check_only)
 
     def _note_key(self, variant: _Variant) -> CacheKey:
         names = [f"{name.host}/{name.repository}" for name in self.options.output.destinations]
@@ -275,11 +305,8 @@ class _Build:
                 return plan, bases
             plan = make_plan(self.dockerfile, replace(variant.request, image_triggers=triggers))
 
-    async def _executor(self, variant: _Variant, plan: Plan, bases: Mapping[int, ResolvedBase]) -> Executor:
-        options = self.options
-        configs = {index: base.config for index, base in bases.items()}
-        arguments = Arguments(options.build_args, plan.global_args, variant.request.predefined)
-        stages = evaluate_plan(plan, configs, arguments, variant.platform)
+    async def _executor(self, done: _Evaluated) -> Executor:
+        options, bases, stages = self.options, done.bases, done.stages
         sources, contents = await self.contexts.read(context_reads(stages))
         fetched = list(remote_reads(stages))
         digests = await asyncio.gather(*(self.workshop.remotes().content(remote, step) for _, step, remote in fetched))
@@ -300,7 +327,7 @@ class _Build:
 
     async def _check_permission(self) -> None:
         output = self.options.output
-        if output.push.check_permission and not self.options.dry_run:
+        if output.push.check_permission and not (self.options.dry_run or self.options.check_only):
             repositories = {(name.host, name.repository): name for name in output.destinations}
             clients = ((name, self.peers.push.client(name.host)) for name in repositories.values())
             await asyncio.gather(*(check_permission(Destination(name, client)) for name, client in clients))

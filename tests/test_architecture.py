@@ -38,15 +38,15 @@ LEVELS = {
         proxy.requests: outcome
     """,
     1: """
-        builder: flags warm_flags
+        builder: findings flags warm_flags
         builder.contexts: cloud_storage ignore members
-        builder.dockerfile: config_syntax directives durations expansion glob heredocs lines mounts parser statement
-            words work_syntax
+        builder.dockerfile: closest config_syntax directives durations expansion glob heredocs lines mounts parser
+            statement words work_syntax
         builder.execution: chmod copy_rules image_users
         builder.layer: links merge tarformat
         builder.outputs: export_syntax image
-        builder.planning: dry_run evaluate evaluate_work explain graph history keys lint metadata named_images plan
-            sources stage_scope steps
+        builder.planning: checks dry_run evaluate evaluate_work explain graph history keys lint lint_steps metadata
+            named_images plan sources stage_scope steps
         cache: bulk command_line entry keys paths ranges record_format record_names registry_flags
             singleflight together units verify
         cache.disk: eviction

@@ -14,23 +14,27 @@ from builder.dockerfile.parser import parse
 from builder.errors import BuildError, ContextError, Span
 from builder.execution.copy import Source, collect, content_digest
 from builder.layer.rootfs import Tree
+from builder.planning.checks import Checks, Finding, checks_of
 from builder.planning.graph import ContextRead, Position
-from builder.planning.lint import Checks, Finding, checks_of, lint
+from builder.planning.lint import lint
 from cache.keys import CacheKey
 
 MAX_DOCKERFILE_BYTES = 16 << 20
 
 
-def read_dockerfile(path: Path, predefined: Mapping[str, str]) -> tuple[Dockerfile, list[Finding], Checks]:
-    """The parsed Dockerfile, what its checks have found, and what that means.
+def read_dockerfile(
+    path: Path, predefined: Mapping[str, str], given_checks: str | None = None
+) -> tuple[Dockerfile, list[Finding], Checks]:
+    """The parsed Dockerfile, what the checks of its text have found, and what that means: as ``given_checks`` say, else
+    the file itself.
 
     Raises BuildError when it cannot be read, DockerfileError when it cannot be understood.
     """
     data = _read(path)
     dockerfile = parse(data, path.name)
     text = read_text(data, path.name)
-    checks = checks_of(text)
-    return dockerfile, [f for f in lint(text, dockerfile, predefined) if checks.counts(f)], checks
+    checks = checks_of(text, given_checks)
+    return dockerfile, lint(text, dockerfile, predefined), checks
 
 
 def read_ignore_rules(context: Path, dockerfile: Path | None = None) -> IgnoreRules:
@@ -83,15 +87,20 @@ class ContextReader:
         """What each step takes from its context, and the digest of that. Raises BuildError with the step's place."""
         listed = list(reads)
         missing = {wanted: None for _, wanted in listed if wanted not in self._taken}
-        names = {wanted.context.name: wanted for wanted in missing if wanted.context.name not in self._contexts}
-        opened = await asyncio.gather(*(self._opened(name, wanted.span) for name, wanted in names.items()))
-        self._contexts.update(zip(names, opened, strict=True))
+        await self.open(missing)
         taken = await asyncio.gather(
             *(asyncio.to_thread(_take, self._contexts[wanted.context.name], wanted) for wanted in missing)
         )
         self._taken.update(zip(missing, taken, strict=True))
         sources = {position: self._taken[wanted][0] for position, wanted in listed}
         return sources, {position: self._taken[wanted][1] for position, wanted in listed}
+
+    async def open(self, reads: Iterable[ContextRead]) -> Mapping[str, Context]:
+        """All contexts that were opened so far by their names, those of ``reads`` among them. Raises BuildError."""
+        names = {read.context.name: read for read in reads if read.context.name not in self._contexts}
+        opened = await asyncio.gather(*(self._opened(name, read.span) for name, read in names.items()))
+        self._contexts.update(zip(names, opened, strict=True))
+        return self._contexts
 
     async def _opened(self, name: str, span: Span) -> Context:
         try:

@@ -45,8 +45,6 @@ def parse_from(statement: Statement) -> From:
     if name and not _STAGE_NAME.match(name):
         message = f"invalid stage name {tokens[2].text!r}: a letter, then letters, digits, '-', '_' or '.'"
         raise statement.error(message, tokens[2])
-    if name == "scratch":
-        raise statement.error("a stage cannot be called scratch: that is the empty image", tokens[2])
     image = statement.word(tokens[0])
     return From(span=statement.span, source=statement.source, image=image, platform=flags.word("platform"), name=name)
 

@@ -6,7 +6,7 @@ Single quotes protect all, double quotes all but ``$`` and escapes. A variable t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from builder.dockerfile.glob import InvalidPattern, replace, trim_prefix, trim_suffix
@@ -54,6 +54,34 @@ def expand_words(word: Word, env: Mapping[str, str], escape: str = "\\") -> tupl
                 words.append(current)
                 current = ""
     return (*words, current) if current else tuple(words)
+
+
+def variable_names(word: Word, escape: str = "\\", *, quotes: bool = True) -> tuple[str, ...]:
+    """The variables that ``word`` asks for, in order; also those in defaults that are not needed. Without ``quotes``
+    it is a here-document, as in `expand_document`.
+
+    Raises DockerfileError.
+    """
+    asked = _Asked()
+    _Expander(word, asked, escape, quotes).pieces()
+    return tuple(asked.names)
+
+
+class _Asked(Mapping[str, str]):
+    """Has every variable, and knows which it was asked for."""
+
+    def __init__(self) -> None:
+        self.names: dict[str, None] = {}
+
+    def __getitem__(self, name: str) -> str:
+        self.names[name] = None
+        return name
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,6 @@ def parse(data: bytes | str, file: str) -> Dockerfile:
         statement = read_statement(line, escape)
         instruction = _instruction(statement)
         if isinstance(instruction, From):
-            _refuse_same_name(statement, instruction, [base for base, _ in stages])
             stages.append((instruction, []))
         elif stages:
             stages[-1][1].append(instruction)
@@ -57,11 +56,6 @@ def parse_trigger(trigger: str, file: str) -> Instruction:
 def _no_stage(text: Text, has_args: bool) -> DockerfileError:
     what = "no FROM in this file" if has_args else "this file has no instructions"
     return DockerfileError(what, text.span(0))
-
-
-def _refuse_same_name(statement: Statement, base: From, earlier: list[From]) -> None:
-    if base.name and any(base.name == other.name for other in earlier):
-        raise statement.error(f"stage name {base.name!r} is used twice", statement.tokens()[2])
 
 
 def _instruction(statement: Statement) -> From | Instruction:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from builder.dockerfile.closest import closest
 from builder.dockerfile.instructions import Command, ExecForm, ShellForm, Word
 from builder.dockerfile.lines import LogicalLine
 from builder.dockerfile.words import (
@@ -157,7 +158,5 @@ def _switch(statement: Statement, flag: FlagText) -> str:
 
 def did_you_mean(word: str, names: tuple[str, ...], prefix: str = "") -> str:
     """``: did you mean X?`` when ``word`` is close to one of ``names``, else an empty string."""
-    import difflib  # large, and for errors only
-
-    close = difflib.get_close_matches(word, names, n=1)
-    return f": did you mean {prefix}{close[0]}?" if close else ""
+    close = closest(word, names)
+    return f": did you mean {prefix}{close}?" if close else ""

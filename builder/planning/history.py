@@ -95,7 +95,7 @@ def maintainer_text(author: str) -> str:
 def health_check_text(check: Healthcheck) -> str:
     """HEALTHCHECK as Go's ``%q`` prints the structure that BuildKit keeps: the test, durations, retries as a rune."""
     lengths = (check.interval, check.timeout, check.start_period, check.start_interval)
-    durations = " ".join(_quoted_word(format_duration(length_ns)) for length_ns in lengths)
+    durations = " ".join(quoted(format_duration(length_ns)) for length_ns in lengths)
     return f"HEALTHCHECK &{{{_quoted(check.test)} {durations} {_quoted_rune(check.retries)}}}"
 
 
@@ -112,10 +112,11 @@ def _pairs_text(keyword: str, pairs: Iterable[tuple[str, str]]) -> str:
 
 def _quoted(argv: Sequence[str]) -> str:
     """``argv`` as Go's ``%q`` prints it."""
-    return "[" + " ".join(map(_quoted_word, argv)) + "]"
+    return "[" + " ".join(map(quoted, argv)) + "]"
 
 
-def _quoted_word(word: str) -> str:
+def quoted(word: str) -> str:
+    """``word`` as Go's ``%q`` prints it."""
     return f'"{_go_escaped(word)}"'
 
 

@@ -1,21 +1,20 @@
 """What is allowed in a Dockerfile and better not done: BuildKit's build checks, under its names (pure).
 
-``# check=skip=RULE,RULE;error=true`` (or ``skip=all``) in the Dockerfile says which do not count, and whether any that
-does ends the build.
+Here are those that the text alone answers; `builder.planning.lint_steps` has the others.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from builder.dockerfile import instructions as ins
-from builder.dockerfile.directives import read_directives
+from builder.dockerfile.closest import closest
 from builder.dockerfile.expansion import expand
 from builder.dockerfile.lines import LogicalLine, Text, logical_lines
 from builder.dockerfile.statement import Statement, read_statement
-from builder.errors import DockerfileError, Span
+from builder.errors import DockerfileError
+from builder.planning.checks import Finding
 from cache.oci.errors import InvalidReference
 from cache.oci.reference import Reference
 
@@ -23,55 +22,9 @@ _NAME = re.compile(r"\$(?:\{)?([A-Za-z_][A-Za-z0-9_]*)")
 _SECRET = re.compile(
     r"(?:_|^)(?:apikey|auth|credentials?|key|password|pword|passwd|secret|token)(?:_|$)", re.IGNORECASE
 )
-_PUBLIC = re.compile(r"(?:_|^)public(?:_|$)", re.IGNORECASE)
+_PUBLIC = re.compile(r"(?:_|^)(?:public|file|version)(?:_|$)", re.IGNORECASE)
+_RESERVED = ("scratch", "context")
 _ONCE = (ins.Cmd, ins.Entrypoint, ins.HealthCheck)
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One rule that the Dockerfile does not follow, and where."""
-
-    rule: str
-    message: str
-    span: Span
-
-    def __str__(self) -> str:
-        return f"{self.rule}: {self.message} ({self.span.file}:{self.span.line})"
-
-
-@dataclass(frozen=True, slots=True)
-class Checks:
-    """Which rules count: all but those ``skipped``; ``fatal`` where a finding ends the build."""
-
-    skipped: frozenset[str] = frozenset()
-    fatal: bool = False
-
-    @classmethod
-    def parse(cls, text: str) -> Checks:
-        """``skip=…;error=…`` of the directive. Raises ValueError."""
-        skipped: frozenset[str] = frozenset()
-        fatal = False
-        for part in filter(None, (part.strip() for part in text.split(";"))):
-            name, _, value = part.partition("=")
-            if name == "skip":
-                skipped = frozenset(rule.strip() for rule in value.split(","))
-            elif name == "error" and value.lower() in ("true", "false"):
-                fatal = value.lower() == "true"
-            elif name != "experimental":
-                raise ValueError(f"check={text}: expected skip=RULE,… and error=true or false")
-        return cls(skipped, fatal)
-
-    def counts(self, finding: Finding) -> bool:
-        """Whether the finding's rule is not skipped."""
-        return finding.rule not in self.skipped and "all" not in self.skipped
-
-
-def checks_of(text: Text) -> Checks:
-    """What the file's own directive says. Raises DockerfileError."""
-    try:
-        return Checks.parse(read_directives(text).check)
-    except ValueError as error:
-        raise DockerfileError(str(error), text.span(0)) from None
 
 
 def lint(text: Text, dockerfile: ins.Dockerfile, predefined: Mapping[str, str]) -> list[Finding]:
@@ -80,6 +33,7 @@ def lint(text: Text, dockerfile: ins.Dockerfile, predefined: Mapping[str, str]) 
     statements = [read_statement(line, dockerfile.escape) for line in lines]
     found = [*_casing(statements), *(finding for line in lines for finding in _empty_continuations(line))]
     globals_ = {argument.name.text: argument.default for arg in dockerfile.global_args for argument in arg.arguments}
+    found += _stage_names([stage.base for stage in dockerfile.stages])
     for stage in dockerfile.stages:
         found += _base(stage.base, globals_, predefined, dockerfile.escape)
         found += _stage(stage.instructions)
@@ -107,6 +61,18 @@ def _empty_continuations(line: LogicalLine) -> Iterator[Finding]:
                 break
 
 
+def _stage_names(bases: Sequence[ins.From]) -> Iterator[Finding]:
+    names: set[str] = set()
+    for base in bases:
+        if base.name in _RESERVED:
+            message = f'Stage name should not use the same name as reserved stage "{base.name}"'
+            yield Finding("ReservedStageName", message, base.span)
+        if base.name in names:
+            message = f'Duplicate stage name "{base.name}", stage names should be unique'
+            yield Finding("DuplicateStageName", message, base.span)
+        names |= {base.name} - {""}
+
+
 def _base(
     base: ins.From, globals_: Mapping[str, ins.Word | None], predefined: Mapping[str, str], escape: str
 ) -> Iterator[Finding]:
@@ -120,7 +86,9 @@ def _base(
     names = [name for word in (base.image, base.platform) if word for name in _NAME.findall(word.text)]
     for name in dict.fromkeys(names):
         if name not in globals_ and name not in predefined:
-            yield Finding("UndefinedArgInFrom", f"FROM argument '{name}' is not declared", base.span)
+            near = closest(name, (*predefined, *globals_))
+            hint = f" (did you mean {near}?)" if near else ""
+            yield Finding("UndefinedArgInFrom", f"FROM argument '{name}' is not declared{hint}", base.span)
     if _NAME.search(base.image.text) and not _is_name(_with_defaults(base.image, globals_, predefined, escape)):
         message = f"Default value for ARG {base.image.text} results in empty or invalid base image name"
         yield Finding("InvalidDefaultArgInFrom", message, base.span)
@@ -132,9 +100,14 @@ def _platform(base: ins.From) -> Iterator[Finding]:
     if base.platform.text.replace("{", "").replace("}", "") == "$TARGETPLATFORM":
         message = "Setting platform to predefined $TARGETPLATFORM in FROM is redundant as this is the default behavior"
         yield Finding("RedundantTargetPlatform", message, base.span)
-    elif "$" not in base.platform.text:
+    elif "$" not in base.platform.text and not _told_by_name(base.name, base.platform.text):
         message = f'FROM --platform flag should not use constant value "{base.platform.text}"'
         yield Finding("FromPlatformFlagConstDisallowed", message, base.span)
+
+
+def _told_by_name(stage: str, platform: str) -> bool:
+    """Whether the stage's name has the system or the architecture in it."""
+    return any(part in stage for part in platform.split("/")[:2])
 
 
 def _with_defaults(

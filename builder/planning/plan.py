@@ -23,9 +23,13 @@ from cache.oci.reference import Reference
 
 @dataclass(frozen=True, slots=True)
 class ImageBase:
-    """The stage starts from an image of a registry or an OCI layout, for ``platform`` (None = what is built for)."""
+    """The stage starts from an image of a registry or an OCI layout, for ``platform`` (None = what is built for).
+
+    ``name`` is the image's as the Dockerfile has it, with its variables expanded.
+    """
 
     reference: Reference | LayoutContext
+    name: str
     span: Span
     platform: Platform | None = None
 
@@ -151,7 +155,7 @@ class _Planner:
         self.contexts = request.contexts
         self.planned: dict[int, StagePlan] = {}
         self._images: dict[str, int] = {}
-        self._names = {s.base.name: i for i, s in enumerate(dockerfile.stages) if s.base.name}
+        self._names = {s.base.name: i for i, s in enumerate(dockerfile.stages) if s.base.name}  # the last of each
 
     def find_target(self, target: str) -> int:
         last = len(self.dockerfile.stages) - 1
@@ -197,16 +201,18 @@ class _Planner:
         name = expand(base.image, self.scope, self.dockerfile.escape)
         if not name:
             raise DockerfileError(f"the base name {base.image.text!r} is empty after expansion", base.image.span)
-        if name == "scratch":
-            return ScratchBase(self._platform(base.platform))
-        if self._is_files(name):
-            return ScratchBase(self._platform(base.platform))
         image = self._image(name)
-        earlier = None if image else self._names.get(name.lower())
-        if earlier is not None and earlier < index:
+        earlier = None if image or self._is_files(name) else self._stage_before(index, name.lower())
+        if earlier is not None:
             return StageBase(earlier)
+        if name == "scratch" or self._is_files(name):
+            return ScratchBase(self._platform(base.platform))
         reference = image or _reference(name, base.image.span)
-        return ImageBase(reference, base.image.span, self._platform(base.platform))
+        return ImageBase(reference, name, base.image.span, self._platform(base.platform))
+
+    def _stage_before(self, index: int, name: str) -> int | None:
+        """The last stage of this name above the one with ``index``: a name may be given again."""
+        return next((i for i in reversed(range(index)) if self.dockerfile.stages[i].base.name == name), None)
 
     def _files_of_base(self, base: ins.From) -> list[ins.Instruction]:
         """What puts a context that is files, and that a stage starts from, into it."""
@@ -252,7 +258,7 @@ class _Planner:
         if text not in self._images:
             number = self._images[text] = len(self.dockerfile.stages) + len(self._images)
             reference = image or _reference(text, word.span)
-            base: Base = ScratchBase() if text == "scratch" else ImageBase(reference, word.span)
+            base: Base = ScratchBase() if text == "scratch" else ImageBase(reference, text, word.span)
             self.planned[number] = StagePlan(number, text, base)
         return StageSource(self._images[text])
 

@@ -6,10 +6,11 @@
     arguments       more arguments of ``crossdock build``, one a line
     error.txt       what a text that is no Dockerfile is refused with (nothing is built)
     failure.txt     what the build ends with, and in its first line the exit status
+    warnings.txt    what ``--check`` warns of
     image.txt       configuration, history and the listing of each layer that the build added
 
-``CROSSDOCK_WRITE_CASES=1 pytest tests/builder/test_cases.py`` writes image.txt and failure.txt as they come out: read
-the difference before you commit it.
+``CROSSDOCK_WRITE_CASES=1 pytest tests/builder/test_cases.py`` writes image.txt, failure.txt and warnings.txt as they
+come out: read the difference before you commit it.
 """
 
 from __future__ import annotations

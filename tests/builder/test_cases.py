@@ -47,3 +47,10 @@ def test_failure(case: Case, tmp_path: Path, base: str, capfd: pytest.CaptureFix
     text = told[1].replace(base, "BASE").replace(str(tmp_path), "TMP")
     case.expect("failure.txt", f"status {status}\n{text}")
     assert not (tmp_path / "layout").exists()
+
+
+@pytest.mark.parametrize("case", cases_with("warnings.txt"), ids=lambda case: case.directory.name)
+def test_warnings(case: Case, tmp_path: Path, base: str, capfd: pytest.CaptureFixture[str]):
+    assert build(case, tmp_path, base, "--check") == 1
+    told = re.findall(r"^warning: (.*)", capfd.readouterr().err, re.MULTILINE)
+    case.expect("warnings.txt", "".join(f"{line.replace(base, 'BASE')}\n" for line in told))

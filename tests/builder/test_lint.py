@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import pytest
 
+from builder.contexts.ignore import IgnoreRules
 from builder.dockerfile.lines import read_text
 from builder.dockerfile.parser import parse
 from builder.errors import DockerfileError
-from builder.planning.lint import Checks, checks_of, lint
+from builder.planning.checks import Checks, Finding, checks_of
+from builder.planning.evaluate import Arguments
+from builder.planning.lint import lint
+from builder.planning.lint_steps import foreign_bases, ignored_sources, undefined_variables
 from builder.planning.plan import predefined_args
-from tests.builder.planning import AMD64
+from cache.oci.descriptor import Platform
+from tests.builder.planning import AMD64, base_image, plan_of, steps_of
 from tests.integration.building import Builder, write_files
 
 
@@ -44,6 +49,8 @@ def findings(text: str) -> list[tuple[str, int]]:
         ("FROM a\nARG GITHUB_TOKEN", "SecretsUsedInArgOrEnv", 2),
         ("FROM a\nENV db_password=x", "SecretsUsedInArgOrEnv", 2),
         ("ARG KEY\nFROM a", "SecretsUsedInArgOrEnv", 1),
+        ("FROM a AS x\nFROM b AS x", "DuplicateStageName", 2),
+        ("FROM a AS scratch", "ReservedStageName", 1),
         ("FROM a\nEXPOSE 80/TCP", "ExposeProtoCasing", 2),
         ("FROM a\nEXPOSE 8080:80", "ExposeInvalidFormat", 2),
     ],
@@ -60,7 +67,8 @@ def test_each_rule(text, rule, line):
         "FROM a\nWORKDIR /abs\nWORKDIR rel",
         "FROM a\nWORKDIR $HOME",
         "FROM a\nRUN x \\\n  # comment\n  y",
-        "FROM a\nENV PUBLIC_KEY=1 MONKEY=2",
+        "FROM a\nENV PUBLIC_KEY=1 MONKEY=2 TOKEN_FILE=3 KEY_VERSION=4",
+        "FROM --platform=linux/amd64 a AS build-amd64",
         "FROM a\nEXPOSE 80 90/udp $P",
         "from a as b\nrun x",
         "FROM a\nRUN <<EOF\nenv\n\nEOF",
@@ -70,9 +78,105 @@ def test_what_is_right(text):
     assert findings(text + "\n") == []
 
 
+BASE = base_image(env=("FROM_BASE=1", "PATH=/bin"))
+
+
+def undefined(text: str, build_args: dict[str, str] | None = None) -> list[Finding]:
+    stages = steps_of(text, build_args, base=BASE)
+    arguments = Arguments(build_args or {}, plan_of(text).global_args, predefined_args(AMD64, AMD64, ""))
+    return list(undefined_variables(stages, arguments, "\\"))
+
+
+@pytest.mark.parametrize(
+    ("instructions", "told"),
+    [
+        ("COPY $foo .", "Usage of undefined variable '$foo'"),
+        ("ENV PATH=$PAHT:/app/bin", "Usage of undefined variable '$PAHT' (did you mean $PATH?)"),
+        ("ARG DIR=/d\nWORKDIR ${DIRR}/x", "Usage of undefined variable '$DIRR' (did you mean $DIR?)"),
+        ("ARG A=$B", "Usage of undefined variable '$B'"),
+        ("LABEL a=${X:-default}", "Usage of undefined variable '$X'"),
+        ("LABEL a=${FROM_BASE:-$Y}", "Usage of undefined variable '$Y'"),
+        ("COPY <<E /x\nexport A=$LANG\nE", "Usage of undefined variable '$LANG'"),
+        ("COPY --chown=$U a b", "Usage of undefined variable '$U'"),
+        ("RUN --mount=type=cache,target=/x$T y", "Usage of undefined variable '$T'"),
+        ("USER $NOBODY", "Usage of undefined variable '$NOBODY'"),
+        ("EXPOSE ${PORT}80", "Usage of undefined variable '$PORT'"),
+        ("VOLUME /v$V", "Usage of undefined variable '$V'"),
+        ("ENV A=1 B=$A", "Usage of undefined variable '$A'"),
+    ],
+)
+def test_undefined_variables(instructions, told):
+    text = f"ARG GLOBAL=1\nFROM a\nENV OTHER_NAME=1\n{instructions}\n"
+    found = undefined(text)
+    assert [(finding.rule, finding.message) for finding in found] == [("UndefinedVar", told)]
+    assert found[0].span.line == 4 + instructions.startswith("ARG DIR")
+
+
+@pytest.mark.parametrize(
+    ("text", "build_args"),
+    [
+        ("FROM a\nENV A=$FROM_BASE\nLABEL a=$A b=$PATH", {}),
+        ("FROM a\nARG A\nCOPY $A x", {"A": "a"}),
+        ('FROM a\nARG A\nCMD ["$B"]\nRUN $C\nENTRYPOINT $D\nHEALTHCHECK CMD $E\nONBUILD USER $F\nLABEL g=x$A', {}),
+        ("FROM a\nARG A=$B", {"A": "given"}),
+        ("FROM a AS one\nARG A\nENV B=1\nFROM one\nLABEL a=$A b=$B", {}),
+        ("FROM a\nLABEL a='$A' b=\\$A", {}),
+        ("FROM a\nCOPY <<'E' /x\n$A\nE", {}),
+        ("FROM a\nARG TARGETARCH\nLABEL a=$TARGETARCH", {}),
+    ],
+)
+def test_defined_variables(text, build_args):
+    assert undefined(text + "\n", build_args) == []
+
+
+def test_a_global_argument_is_not_seen_in_a_stage_that_does_not_declare_it():
+    (finding,) = undefined("ARG NAME=1\nFROM a\nLABEL a=$NAME\n")
+    assert finding.message == "Usage of undefined variable '$NAME'"
+
+
+@pytest.mark.parametrize(
+    ("ignored", "instruction", "told"),
+    [
+        (
+            "tmp",
+            "COPY tmp/Dockerfile /",
+            ['Attempting to Copy file "tmp/Dockerfile" that is excluded by .dockerignore'],
+        ),
+        ("*/tmp/*", "ADD ./a/tmp/f /", ['Attempting to Add file "a/tmp/f" that is excluded by .dockerignore']),
+        ("*", "COPY . /", ['Attempting to Copy file "." that is excluded by .dockerignore']),
+        ("*.md", "COPY *.md /d/", ['Attempting to Copy file "*.md" that is excluded by .dockerignore']),
+        ("a", "COPY /a b c /d/", ['Attempting to Copy file "/a" that is excluded by .dockerignore']),
+        ("a", "COPY . /", []),
+        ("*\n!a", "COPY b /", []),
+        ("a", "COPY --from=one a /", []),
+        ("a", "COPY b /", []),
+    ],
+)
+def test_ignored_sources(ignored, instruction, told):
+    stages = steps_of(f"FROM scratch AS one\nFROM scratch\n{instruction}\n")
+    found = ignored_sources(stages, IgnoreRules.parse(ignored))
+    assert [(f.rule, f.message, f.span.line) for f in found] == [("CopyIgnoredFile", text, 3) for text in told]
+
+
+def test_foreign_bases():
+    text = (
+        "ARG N=im\nFROM ${N}age AS one\nFROM --platform=linux/arm64 other\nCOPY --from=one / /\nCOPY --from=third a /\n"
+    )
+    plan = plan_of(text)
+    configs = {stage.index: base_image() for stage in plan.stages}
+    (other,) = foreign_bases(plan, configs, AMD64)
+    expected = 'Base image other was pulled with platform "linux/amd64", expected "linux/arm64" for current build'
+    assert (other.rule, other.message, other.span.line) == ("InvalidBaseImagePlatform", expected, 3)
+    found = foreign_bases(plan, configs, Platform(os="linux", architecture="arm64"))
+    assert sorted(finding.message.split(" was")[0] for finding in found) == [
+        f"Base image {name}" for name in ("image", "other", "third")
+    ]
+
+
 def test_the_directive():
     text = "# check=skip=A, B;error=true\nFROM a\n"
     assert checks_of(read_text(text, "Dockerfile")) == Checks(frozenset({"A", "B"}), fatal=True)
+    assert checks_of(read_text(text, "Dockerfile"), "skip=all") == Checks(frozenset({"all"}))
     with pytest.raises(DockerfileError, match="expected skip=RULE"):
         checks_of(read_text("# check=skp=A\nFROM a\n", "Dockerfile"))
 

@@ -1,0 +1,62 @@
+"""What BuildKit's build checks find, and which of them count (pure).
+
+``# check=skip=RULE,RULE;error=true`` (or ``skip=all``) in the Dockerfile says which do not, and whether any that does
+ends the build; the build argument `CHECK_ARGUMENT` says it instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from builder.dockerfile.directives import read_directives
+from builder.dockerfile.lines import Text
+from builder.errors import DockerfileError, Span
+
+CHECK_ARGUMENT = "BUILDKIT_DOCKERFILE_CHECK"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One rule that the Dockerfile does not follow, and where."""
+
+    rule: str
+    message: str
+    span: Span
+
+    def __str__(self) -> str:
+        return f"{self.rule}: {self.message} ({self.span.file}:{self.span.line})"
+
+
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """Which rules count: all but those ``skipped``; ``fatal`` where a finding ends the build."""
+
+    skipped: frozenset[str] = frozenset()
+    fatal: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Checks:
+        """``skip=…;error=…``. Raises ValueError."""
+        skipped: frozenset[str] = frozenset()
+        fatal = False
+        for part in filter(None, (part.strip() for part in text.split(";"))):
+            name, _, value = part.partition("=")
+            if name == "skip":
+                skipped = frozenset(rule.strip() for rule in value.split(","))
+            elif name == "error" and value.lower() in ("true", "false"):
+                fatal = value.lower() == "true"
+            elif name != "experimental":
+                raise ValueError(f"check={text}: expected skip=RULE,… and error=true or false")
+        return cls(skipped, fatal)
+
+    def counts(self, finding: Finding) -> bool:
+        """Whether the finding's rule is not skipped."""
+        return finding.rule not in self.skipped and "all" not in self.skipped
+
+
+def checks_of(text: Text, given: str | None = None) -> Checks:
+    """What is ``given``, else what the file's own directive says. Raises DockerfileError."""
+    try:
+        return Checks.parse(read_directives(text).check if given is None else given)
+    except ValueError as error:
+        raise DockerfileError(str(error), text.span(0) if given is None else None) from None
