@@ -131,7 +131,7 @@ def make_options(values: Values, environ: Mapping[str, str]) -> BuildOptions:
         state_dir=Path(text_of(values, "state_dir") or _default_state_dir(environ)).absolute(),
         rung=_rung(text_of(values, "isolation")),
         cache=_cache(values),
-        output=cli_outputs.output_options(values, _references(values, "destination")),
+        output=cli_outputs.output_options(values, _references(values, "destination"), environ),
         registry=registry_options(values),
         limits=_limits(values),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from cache.oci.reference import Reference
 _BUILDS_NOTHING = ("check", "dry_run")
 
 
-def output_options(values: Values, destinations: tuple[Reference, ...]) -> OutputOptions:
+def output_options(values: Values, destinations: tuple[Reference, ...], environ: Mapping[str, str]) -> OutputOptions:
     """The outputs that the flags ask for. Raises click.UsageError."""
     push = not values["no_push"]
     common, notes = _format(values), _annotations(values)
@@ -40,6 +41,7 @@ def output_options(values: Values, destinations: tuple[Reference, ...]) -> Outpu
         digest_file=_place(values, "digest_file"),
         image_name_with_digest_file=_place(values, "image_name_with_digest_file"),
         image_name_tag_with_digest_file=_place(values, "image_name_tag_with_digest_file"),
+        images_file=Path(folder, "images").absolute() if (folder := environ.get("BUILDER_OUTPUT")) else None,
         owners=os.geteuid() == 0,  # an ordinary user could not even remove another's files
     )
 
@@ -66,6 +68,11 @@ def _named_exports(
         exports.append(Export(kind="image", names=names, push=push, format=image_format))
     if path := text_of(values, "tar_path"):
         exports.append(Export(kind="docker", names=names, path=Path(path).absolute(), format=image_format))
+    if url := text_of(values, "upload_tar"):
+        if not is_url(url):
+            raise click.UsageError(f"--upload-tar {url!r}: expected an http or https URL")
+        tries = count_of(values, "upload_tar_retry") + 1
+        exports.append(Export(kind="docker", names=names, url=url, tries=tries, format=image_format))
     if path := text_of(values, "oci_layout_path"):
         exports.append(Export(kind="oci", names=names, path=Path(path).absolute(), packed=False, format=image_format))
     return tuple(exports)

@@ -55,6 +55,8 @@ _KANIKO_S = (
     Flag("destination", LIST, "Where to push the image.", short="d"),
     Flag("no-push", BOOL, "Build, and push the image nowhere.", env=("KANIKO_NO_PUSH",)),
     Flag("tar-path", TEXT, "Also write the image as a docker-save archive.", also=("tarPath",)),
+    Flag("upload-tar", TEXT, "Also send the image as a docker-save archive to this URL, by POST."),
+    Flag("upload-tar-retry", TEXT, "How often that is tried again after a temporary failure.", default="3"),
     Flag("oci-layout-path", TEXT, "Also write the image as an OCI layout directory."),
     Flag(
         "image-format",

@@ -86,6 +86,7 @@ class OutputOptions:
     digest_file: str = ""
     image_name_with_digest_file: str = ""
     image_name_tag_with_digest_file: str = ""
+    images_file: Path | None = None
     owners: bool = True
 
     @property

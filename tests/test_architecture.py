@@ -50,7 +50,7 @@ LEVELS = {
         cache: bulk command_line entry keys paths ranges record_format record_names registry_flags
             singleflight together units verify
         cache.disk: eviction
-        cache.oci: challenge networks reach redirect referrers replies retry sending
+        cache.oci: challenge http_proxy networks reach redirect referrers replies retry sending
         cache.s3: answers capabilities part_sizes patience
         cache.upkeep: gc_report marks retention
         proxy: config options reload settings summary
@@ -67,7 +67,7 @@ LEVELS = {
         builder.execution: copy digests placement
         builder.layer: archives decompress entries layerdir rewrite rootfs snapshot storing tarlayer tarread unpack
             unpacked
-        builder.outputs: digest_files files image_files whole_files
+        builder.outputs: digest_files files image_files web whole_files
         builder.sandbox: agent_socket cache_mounts foreign ids isolation mount_preparation mounts program root rootless
             stubs user_namespace
         cache: memory record_memory

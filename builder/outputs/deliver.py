@@ -6,19 +6,21 @@ Most images are only pushed: what writes files is imported when a file is asked 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from builder import events
 from builder.errors import BuildError
 from builder.layer.origins import BuildLayers
 from builder.layer.rootfs import Tree
 from builder.options import OutputOptions
-from builder.outputs import digest_files
+from builder.outputs import digest_files, web
 from builder.outputs.conversions import Conversions
 from builder.outputs.exports import Export
 from builder.outputs.image import Image, ImageSet, compose, gather
 from builder.outputs.push import Destination, push_images
+from builder.outputs.whole_files import write_text
 from cache.oci.config import ImageConfig
 from cache.oci.descriptor import Platform
 from cache.oci.digest import Digest
@@ -103,6 +105,9 @@ class Delivery:
 
         if export.kind == "docker" and len(images.images) > 1:
             raise BuildError("a docker-save archive holds the image of one platform: use type=oci for several")
+        if export.url:
+            await self._send_archive(export, images)
+            return
         layers = {layer.descriptor.digest: layer for image in images.images for layer in image.layers}
         paths = await asyncio.gather(*map(self.layers.fetch, layers.values()))
         blobs = dict(zip(layers, paths, strict=True))
@@ -113,6 +118,17 @@ class Delivery:
             await asyncio.to_thread(write_oci_layout, images, export.names, blobs, export.path, packed=export.packed)
         what = "a docker-save archive" if export.kind == "docker" else "an OCI layout"
         self.listen(events.Written(what, _shown(export)))
+
+    async def _send_archive(self, export: Export, images: ImageSet) -> None:
+        """Writes the archive beside the layers, and sends it from there."""
+        path = self.layers.store.incoming()
+        try:
+            await self._write_archive(replace(export, path=path, url=""), images)
+            sending = web.Sending("POST", export.url, "application/x-tar", "the archive", lambda: path.open("rb"))
+            await web.send(sending, export.tries)
+        finally:
+            path.unlink(missing_ok=True)
+        self.listen(events.Written("that archive", web.shown(export.url)))
 
     async def _write_files(self, export: Export, products: Products) -> None:
         split = len(products) > 1 if export.split is None else export.split
@@ -145,6 +161,9 @@ class Delivery:
             (self.output.image_name_with_digest_file, names),
             (self.output.image_name_tag_with_digest_file, tagged),
         )
+        if pushed and self.output.images_file is not None:
+            lines = (json.dumps({"name": str(name), "digest": str(at)}) for name, at in pushed)
+            await asyncio.to_thread(write_text, self.output.images_file, "".join(f"{line}\n" for line in lines))
         for place, text in wanted:
             if place:
                 await digest_files.write(place, text)

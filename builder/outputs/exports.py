@@ -76,13 +76,16 @@ class Export:
     """One thing to make of the build.
 
     ``path`` is where to write, None for standard output (and for an ``image``, which goes to the registries of its
-    ``names`` if it is to be ``push``-ed). ``packed``: the OCI layout is one tar file. ``split``: the files of each
+    ``names`` if it is to be ``push``-ed). An archive with a ``url`` is sent there by POST, in so many
+    ``tries`` at most. ``packed``: the OCI layout is one tar file. ``split``: the files of each
     platform lie in a directory of their own; None = where there are several platforms. ``target`` is the stage that it
     is made of, "" for the first that is built.
     """
 
     kind: ExportKind
     path: Path | None = None
+    url: str = ""
+    tries: int = 1
     names: tuple[Reference, ...] = ()
     push: bool = False
     packed: bool = True

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache.oci.ambient import AmbientCredentials
+from cache.oci.connections import USER_AGENT
 from cache.oci.credentials import DockerConfig
+from cache.oci.http_proxy import proxy_for
 from cache.oci.registries import EVERY_HOST, Registries
 from cache.oci.registry_options import RegistryOptions
 from cache.oci.tls import HostTls
@@ -37,7 +39,9 @@ async def open_peers(
     home = Path(environ.get("HOME") or Path.home())
     credentials = DockerConfig.load(environ, home, ambient.credential_for)
     tls = HostTls(EVERY_HOST if options.skip_tls_verify else options.skip_tls_verify_hosts, options.certificates)
-    async with Transport(tls=tls, headers=headers) as transport:
+    client = environ.get("UPSTREAM_CLIENT_TYPE")  # Kaniko's: who it is that builds
+    sent = {**({"User-Agent": f"{USER_AGENT},{client}"} if client else {}), **(headers or {})}
+    async with Transport(tls=tls, headers=sent, proxy_of=lambda url: proxy_for(url, environ)) as transport:
 
         def registries(everywhere: bool) -> Registries:
             insecure: Container[str] = EVERY_HOST if everywhere else options.insecure_hosts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from io import BytesIO
@@ -40,7 +40,8 @@ class Transport:
 
     ``tls`` says which certificates hosts must show (None = such as the usual authorities have signed). Time-outs are
     for connecting, for the first byte of the reply to GET and HEAD (None = as for the rest), and for silence while a
-    reply is read. ``resolver`` gives names' addresses (None = the system's); ``headers`` go with every request.
+    reply is read. ``proxy_of`` gives the HTTP proxy to a URL (None = none to any). ``resolver`` gives names' addresses
+    (None = the system's); ``headers`` go with every request.
     """
 
     def __init__(
@@ -52,7 +53,9 @@ class Transport:
         read_timeout_s: float = 120.0,
         resolver: AbstractResolver | None = None,
         headers: Mapping[str, str] | None = None,
+        proxy_of: Callable[[URL], str | None] | None = None,
     ) -> None:
+        self._proxy_of = proxy_of
         self._tls = tls or HostTls()
         self._reply_timeout_s = reply_timeout_s
         self._reading = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s, sock_read=read_timeout_s)
@@ -169,6 +172,7 @@ class Transport:
                 data=_payload(body),
                 allow_redirects=False,
                 ssl=self._tls.of(target.url),
+                proxy=self._proxy_of(target.url) if self._proxy_of is not None else None,
                 timeout=self._reading if reads else self._writing,
             )
         assert isinstance(reply, Reply)
@@ -224,14 +228,10 @@ def unanswered(method: str, url: str, error: Exception) -> RegistryError:
 def reason_of(error: Exception) -> str:
     """Why there was no reply, in plain words; never with a URL's query."""
     match error:
-        case aiohttp.ClientConnectorCertificateError():
-            return f"its TLS certificate cannot be trusted: {error.certificate_error}"
-        case aiohttp.ClientConnectorDNSError():
-            return f"the host name {error.host} cannot be resolved"
-        case aiohttp.ClientConnectorSSLError():
-            return f"TLS failed: {error.os_error.strerror or error.os_error}"
         case aiohttp.ClientConnectorError():
-            return f"cannot connect: {error.os_error.strerror or error.os_error}"
+            return _not_connected(error)
+        case aiohttp.ClientHttpProxyError():
+            return f"the HTTP proxy answers {error.status}"
         case TimeoutError():
             return "no answer in time"
         case aiohttp.ServerDisconnectedError() | aiohttp.ClientPayloadError() | ConnectionError():
@@ -244,6 +244,20 @@ def reason_of(error: Exception) -> str:
             return error.strerror or type(error).__name__
         case _:
             return type(error).__name__
+
+
+def _not_connected(error: aiohttp.ClientConnectorError) -> str:
+    match error:
+        case aiohttp.ClientProxyConnectionError():
+            return f"cannot connect to the HTTP proxy {error.host}:{error.port}"
+        case aiohttp.ClientConnectorCertificateError():
+            return f"its TLS certificate cannot be trusted: {error.certificate_error}"
+        case aiohttp.ClientConnectorDNSError():
+            return f"the host name {error.host} cannot be resolved"
+        case aiohttp.ClientConnectorSSLError():
+            return f"TLS failed: {error.os_error.strerror or error.os_error}"
+        case _:
+            return f"cannot connect: {error.os_error.strerror or error.os_error}"
 
 
 async def failure(method: str, url: str, response: ClientResponse) -> RegistryError:

@@ -7,10 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from builder import push_cli
+from cache.oci.peers import open_peers
+from cache.oci.registry_options import RegistryOptions
+from tests.fakes.registry import fake_registry
 from tests.integration.building import Builder, write_files
-from tests.peers import Registry, start_registry
+from tests.peers import Registry, free_port, start_registry
 from tests.s3_servers import make_certificate
 
 
@@ -42,6 +46,33 @@ def test_certificates_of_a_registry_and_for_it(tmp_path, mutual, busybox_layout,
     shown = ("--cert-dir", str(_certificates_for_skopeo(tmp_path)))
     command = ["skopeo", "inspect", *shown, "--format={{len .Layers}}", f"docker://{mutual.host}/built:1"]
     assert subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout == "2\n"
+
+
+def test_a_registry_behind_an_http_proxy(registry, busybox_layout, monkeypatch, capsys):
+    """The registry stands in for its proxy: it takes the same requests, and its name leads nowhere else."""
+    pushed = [str(busybox_layout), "-d=r.test/app:1", "--insecure-registry=r.test"]
+    monkeypatch.setenv("HTTP_PROXY", registry.url)
+    assert push_cli.main(pushed) == 0
+    assert registry.count("PUT", "/v2/app/manifests/1") == 1
+    monkeypatch.setenv("HTTP_PROXY", f"http://user:s3cret@127.0.0.1:{free_port()}")
+    assert push_cli.main(pushed) == 1
+    said = capsys.readouterr().err
+    assert "cannot connect to the HTTP proxy 127.0.0.1:" in said
+    assert "s3cret" not in said
+    monkeypatch.setenv("NO_PROXY", "other.test,.test")
+    assert push_cli.main(pushed) == 1
+    assert "the host name r.test cannot be resolved" in capsys.readouterr().err
+
+
+async def test_who_builds_is_told_to_registries():
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response()
+
+    async with fake_registry(answer) as fake:
+        environ = {"HOME": "/nonexistent", "UPSTREAM_CLIENT_TYPE": "pipeline"}
+        async with open_peers(RegistryOptions(), environ) as peers:
+            await peers.pull.client(fake.url.removeprefix("http://")).ping()
+    assert fake.seen[0].headers["User-Agent"] == "crossdock,pipeline"
 
 
 def _certificates_for_skopeo(tmp_path: Path) -> Path:

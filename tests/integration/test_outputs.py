@@ -172,15 +172,15 @@ def test_layers_for_several_destinations_are_compressed_once_and_cached_as_they_
 
 
 @pytest.fixture
-def puts() -> Iterator[tuple[str, list[tuple[str, str, str]]]]:
-    """A server that takes what is PUT to it: its address, and path, type and body of each; it fails once first."""
-    taken: list[tuple[str, str, str]] = []
+def puts() -> Iterator[tuple[str, list[tuple[str, str, bytes]]]]:
+    """A server that takes what is sent to it: its address, and path, type and body of each; it fails once first."""
+    taken: list[tuple[str, str, bytes]] = []
 
     class Handler(BaseHTTPRequestHandler):
         failed = False
 
         def do_PUT(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+            body = self.rfile.read(int(self.headers["Content-Length"]))
             if not Handler.failed:
                 Handler.failed = True
                 self.send_error(503)
@@ -188,6 +188,8 @@ def puts() -> Iterator[tuple[str, list[tuple[str, str, str]]]]:
             taken.append((self.path, self.headers["Content-Type"], body))
             self.send_response(200)
             self.end_headers()
+
+        do_POST = do_PUT
 
         def log_message(self, *_: object) -> None:
             pass
@@ -211,7 +213,22 @@ def test_digests_go_to_files_and_by_put_to_urls_whose_query_stays_secret(given, 
         f"--image-name-tag-with-digest-file={tmp_path}/tags",
     )
     ((path, kind, digest),) = taken
+    digest = digest.decode()
     assert (path, kind) == ("/digest?signature=s3cret", "text/plain")
     assert "s3cret" not in ended.output
     assert (tmp_path / "names").read_text() == f"{registry.host}/app@{digest}\n"
     assert (tmp_path / "tags").read_text() == f"{registry.host}/app:1@{digest}\n"
+
+
+def test_an_archive_goes_by_post_to_a_url_and_the_images_into_a_file_of_the_pipeline(given, registry, tmp_path, puts):
+    url, taken = puts
+    builder = Builder(tmp_path / "home", {"BUILDER_OUTPUT": str(tmp_path / "output")})
+    sent = (f"--upload-tar={url}/image?signature=s3cret", f"--digest-file={tmp_path}/digest")
+    ended = builder.must(*given, f"--destination={registry.host}/app:1", *sent)
+    ((path, kind, archive),) = taken
+    assert (path, kind) == ("/image?signature=s3cret", "application/x-tar")
+    assert "s3cret" not in ended.output
+    (tmp_path / "image.tar").write_bytes(archive)
+    assert inspect(f"docker-archive:{tmp_path}/image.tar", "--config")["config"]["Labels"] == {"kind": "test"}
+    (line,) = (tmp_path / "output/images").read_text().splitlines()
+    assert json.loads(line) == {"name": f"{registry.host}/app:1", "digest": (tmp_path / "digest").read_text()}
