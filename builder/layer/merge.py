@@ -130,6 +130,9 @@ class MergedLayers:
         node = self._nodes.get(path)
         return node.entry.is_directory if node is not None else bool(self._names.get(path))
 
+    def _is_file(self, path: str) -> bool:
+        return path in self._nodes and not self._is_directory(path)
+
     # The result
 
     def asks_for_lower(self) -> bool:
@@ -160,7 +163,7 @@ class MergedLayers:
                 found.add(path)
             elif self._is_directory(path) and lower._is_directory(path):
                 todo += [join(path, name) for name in lower._names[path]]
-        return {path for path in found if not any(above in found for above in _above(path))}
+        return {path for path in found if not any(above in found or self._is_file(above) for above in _above(path))}
 
 
 def linked(file: Entry, paths: Sequence[str]) -> list[Entry]:

@@ -56,6 +56,7 @@ def names(layer: bytes | None) -> list[str]:
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @example(commands=[[("remove", "a", None)], [("mkdir", "a", None)]])
 @example(commands=[[("link", "b/b", "a/a/a")], [("remove", "a", None)], [("write", "a", "x")]])
+@example(commands=[[("remove", "a/a", None)], [("remove", "a", None), ("symlink", "a", "b")]])
 @given(commands=st.lists(st.lists(operation, min_size=1, max_size=6), min_size=1, max_size=5))
 def test_one_layer_brings_back_what_several_did(commands):
     with tempfile.TemporaryDirectory() as scratch:
