@@ -11,7 +11,6 @@ import re
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -122,9 +121,8 @@ def _unpacked(source: Source, scratch: Path, limits: Limits) -> Source:
         raise ContextError(f"cannot unpack {source.name!r}: {error}") from error
     if unpacked.skipped:
         raise ContextError(f"cannot unpack {source.name!r} here: {'; '.join(unpacked.skipped)}")
-    root = [("", directory.lstat())] if unpacked.lists_root else []
-    found = (*root, *((path, status) for path, status in Tree([directory]).walk() if path not in unpacked.implied))
-    changes = read_changes(Seen(path, status, f"{directory}/{path}") for path, status in found)
+    root = [Seen("", directory.lstat(), os.fspath(directory))] if unpacked.lists_root else []
+    changes = read_changes((*root, *(seen for seen in Tree([directory]).walk() if seen.path not in unpacked.implied)))
     return Source(source.name, "unpacked", tuple(entry for entry in changes if isinstance(entry, Entry)))
 
 
@@ -224,19 +222,16 @@ class _Reader:
             return not (self._excludes(path) or self._is_named(path[below:]))
 
         found = (
-            Seen(path[below:], status, os.fspath(self._tree.real_path(path)), taken(path) and is_chosen)
-            for path, status in self._tree.walk(directory, may_descend)
-            for is_chosen in (chosen is None or chosen.excludes(path[below:]),)
-            if stat.S_ISDIR(status.st_mode) or (taken(path) and is_chosen)
+            Seen(path, seen.status, seen.on_disk, is_taken)
+            for seen in self._tree.walk(directory, may_descend)
+            for path in (seen.path[below:],)
+            for is_taken in (taken(seen.path) and (chosen is None or chosen.excludes(path)),)
+            if is_taken or stat.S_ISDIR(seen.status.st_mode)
         )
         return self._entries(with_parents(found))
 
     def _entries(self, found: Iterable[Seen | Whiteout]) -> tuple[Entry, ...]:
-        entries = (entry for entry in read_changes(found) if isinstance(entry, Entry))
-        if self._owner is None:
-            return tuple(entries)
-        uid, gid = self._owner
-        return tuple(replace(entry, uid=uid, gid=gid) for entry in entries)
+        return tuple(entry for entry in read_changes(found, self._owner) if isinstance(entry, Entry))
 
     def _excludes(self, path: str) -> bool:
         return self._ignore is not None and path != "" and self._ignore.excludes(path)

@@ -84,12 +84,12 @@ def _owner(status: os.stat_result, on_disk: str) -> tuple[int, int]:
     return status.st_uid, status.st_gid
 
 
-def read_entry(path: str, status: os.stat_result, on_disk: str) -> Entry:
-    """The file ``on_disk`` with this status as an entry at ``path``. Raises OSError."""
+def read_entry(path: str, status: os.stat_result, on_disk: str, owner: tuple[int, int] | None = None) -> Entry:
+    """The file ``on_disk`` with this status as an entry at ``path``; ``owner`` None is its own. Raises OSError."""
     mode = status.st_mode
     regular = stat.S_ISREG(mode)
     device = stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
-    uid, gid = _owner(status, on_disk)
+    uid, gid = owner if owner is not None else _owner(status, on_disk)
     return Entry(
         path=path,
         mode=mode,
@@ -118,15 +118,19 @@ def with_parents(found: Iterable[Seen | Whiteout]) -> Iterator[Seen | Whiteout]:
         yield item
 
 
-def read_changes(found: Iterable[Seen | Whiteout]) -> list[Change]:
-    """What was found as changes: files with several names become one file and hard links to it; no sockets."""
+def read_changes(found: Iterable[Seen | Whiteout], owner: tuple[int, int] | None = None) -> list[Change]:
+    """What was found as changes: files with several names become one file and hard links to it; no sockets.
+
+    All belong to ``owner``; None keeps each file's own.
+    """
     first_names: dict[tuple[int, int], str] = {}
     changes: list[Change] = []
     for item in found:
         if isinstance(item, Whiteout):
             changes.append(item)
         elif not stat.S_ISSOCK(item.status.st_mode):
-            changes.append(_linked(read_entry(item.path, item.status, item.on_disk), item.status, first_names))
+            entry = read_entry(item.path, item.status, item.on_disk, owner)
+            changes.append(_linked(entry, item.status, first_names))
     return changes
 
 

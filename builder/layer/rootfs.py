@@ -8,7 +8,7 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from builder.layer.entries import is_opaque, is_whiteout, read_xattrs
+from builder.layer.entries import Seen, is_opaque, is_whiteout, read_xattrs
 from builder.layer.links import follow, join, sort_key
 
 
@@ -47,9 +47,7 @@ class Tree:
         """``path`` with all symlinks followed inside the tree; what does not exist is kept. Raises OSError (ELOOP)."""
         return follow(path, self._link_at, follow_last=follow_last)
 
-    def walk(
-        self, path: str = "", descend: Callable[[str], bool] | None = None
-    ) -> Iterator[tuple[str, os.stat_result]]:
+    def walk(self, path: str = "", descend: Callable[[str], bool] | None = None) -> Iterator[Seen]:
         """All that is below ``path`` (without itself): parents first, siblings in the order of their bytes.
 
         Where ``descend`` answers False for a directory, nothing below it is read.
@@ -58,7 +56,7 @@ class Tree:
         while todo:
             parent, entry = todo.pop()
             found = join(parent, entry.name)
-            yield found, entry.stat(follow_symlinks=False)
+            yield Seen(found, entry.stat(follow_symlinks=False), entry.path)
             if entry.is_dir(follow_symlinks=False) and (descend is None or descend(found)):
                 todo += [(found, below) for below in reversed(self._scan(found))]
 

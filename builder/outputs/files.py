@@ -10,7 +10,7 @@ from typing import IO, BinaryIO, cast
 
 from builder.errors import BuildError
 from builder.layer.changes import Entry
-from builder.layer.entries import Seen, read_changes
+from builder.layer.entries import read_changes
 from builder.layer.layerdir import LayerDirectory
 from builder.layer.links import join
 from builder.layer.rootfs import Tree
@@ -47,8 +47,7 @@ def _entries(trees: Mapping[str, Tree]) -> Iterator[Entry]:
     for name, tree in trees.items():
         if name:
             yield Entry(name, _DIRECTORY)
-        found = read_changes(Seen(path, status, str(tree.real_path(path))) for path, status in tree.walk())
-        for entry in found:
+        for entry in read_changes(tree.walk()):
             if isinstance(entry, Entry):
                 yield _below(entry, name) if name else entry
 

@@ -105,10 +105,10 @@ def test_names_come_in_the_order_of_their_bytes(tmp_path: Path):
     for name in names:
         (tmp_path / os.fsdecode(name)).mkdir()
     (tmp_path / "a" / "z").touch()
-    walked = [os.fsencode(path) for path, _ in Tree([tmp_path]).walk()]
+    walked = [os.fsencode(seen.path) for seen in Tree([tmp_path]).walk()]
     assert walked == [b"B", b"a", b"a/z", b"a-b", "é".encode(), b"\xff"]
 
 
 def test_a_walk_leaves_out_what_it_is_told(tmp_path: Path):
     tree = Tree([make(tmp_path, {"keep/x": "", "skip/x": ""})])
-    assert [path for path, _ in tree.walk(descend=lambda path: path != "skip")] == ["keep", "keep/x", "skip"]
+    assert [seen.path for seen in tree.walk(descend=lambda path: path != "skip")] == ["keep", "keep/x", "skip"]

@@ -36,8 +36,8 @@ BASE: dict[str, str | bytes | None] = {
 def make_base(root: Path) -> Path:
     make(root, BASE)
     os.link(root / "dir/file", root / "dir/same")
-    for path, _ in Tree([root]).walk():
-        os.utime(root / path, (1_000_000_000, 1_000_000_000), follow_symlinks=False)
+    for seen in Tree([root]).walk():
+        os.utime(seen.on_disk, (1_000_000_000, 1_000_000_000), follow_symlinks=False)
     os.utime(root, (1_000_000_000, 1_000_000_000))
     return root
 

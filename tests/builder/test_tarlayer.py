@@ -17,7 +17,7 @@ import zstandard
 from builder.errors import BuildError
 from builder.layer.changes import Change, Entry, Opaque, Whiteout
 from builder.layer.decompress import DecompressingReader
-from builder.layer.entries import Seen, read_changes
+from builder.layer.entries import read_changes
 from builder.layer.rootfs import Tree
 from builder.layer.tarformat import header
 from builder.layer.tarlayer import write_layer
@@ -29,7 +29,7 @@ LONGER = "/".join(["g" * 200] * 3)
 
 
 def changes_of(root: Path) -> list[Change]:
-    return read_changes(Seen(path, status, f"{root}/{path}") for path, status in Tree([root]).walk())
+    return read_changes(Tree([root]).walk())
 
 
 def tarfile_member(block: bytes) -> tarfile.TarInfo:
@@ -67,8 +67,8 @@ def tree(tmp_path: Path) -> Path:
     os.chmod(root / "dir", 0o1777)
     os.setxattr(root / "big", "security.capability", CAPABILITY)
     os.setxattr(root / "empty", "user.note", b"a\0b=\n\xff")
-    for path, _ in Tree([root]).walk():
-        os.utime(root / path, (1_600_000_000, 1_600_000_000), follow_symlinks=False)
+    for seen in Tree([root]).walk():
+        os.utime(seen.on_disk, (1_600_000_000, 1_600_000_000), follow_symlinks=False)
     os.utime(root / "empty", (-5, -5))
     return root
 
@@ -101,7 +101,7 @@ def test_tarfile_reads_what_was_written(tree: Path):
         members = {member.name: member for member in tar}
         names = list(members)
         assert tar.extractfile("big").read() == (tree / "big").read_bytes()
-    assert names == [path for path, _ in Tree([tree]).walk()]
+    assert names == [seen.path for seen in Tree([tree]).walk()]
     assert members["second"].linkname == "plain"
     assert (members["plain"].uid, members["plain"].gid) == (3_000_000, 70_000)
     assert all(member.uname == member.gname == "" for member in members.values())

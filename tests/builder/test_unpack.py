@@ -69,8 +69,8 @@ def full_tree(root: Path) -> Path:
     os.chmod(root / "dir/sub", 0o3770)
     os.lchown(root / "link", 7, 8)
     os.setxattr(root / "dir/sub/file", "security.capability", CAPABILITY)
-    for at, (path, _) in enumerate(Tree([root]).walk()):
-        os.utime(root / path, (at * 10**7, at * 10**7), follow_symlinks=False)
+    for at, seen in enumerate(Tree([root]).walk()):
+        os.utime(seen.on_disk, (at * 10**7, at * 10**7), follow_symlinks=False)
     return root
 
 

@@ -40,8 +40,8 @@ def listing(tree: Tree | Path) -> dict[str, tuple[object, ...]]:
         tree = Tree([tree])
     names: dict[tuple[int, int], list[str]] = {}
     found: dict[str, tuple[object, ...]] = {}
-    for path, status in tree.walk():
-        on_disk = tree.real_path(path)
+    for seen in tree.walk():
+        path, status, on_disk = seen.path, seen.status, Path(seen.on_disk)
         content: object = None
         if stat.S_ISLNK(status.st_mode):
             content = os.readlink(on_disk)
