@@ -29,6 +29,7 @@ from tests.proxy.running import client_of, make_image, push
 BROKEN = (OCIError, aiohttp.ClientError, OSError, TimeoutError)
 """What our client meets when its replica dies; it tries again."""
 TURN_S = 30.0
+PROGRAM_S = 90.0
 WRONG = re.compile(r"manifest[ _]unknown|blob[ _]unknown|does not match|mismatch|Traceback", re.IGNORECASE)
 """What a program says of content that is not there, or not the right one. An upload is not content."""
 SKOPEO = ("skopeo", "--insecure-policy", "copy")
@@ -55,6 +56,9 @@ class Load:
     @property
     def host(self) -> str:
         return self.url.removeprefix("http://")
+
+    def __str__(self) -> str:
+        return ", ".join(f"{self.counts[what]} {what}" for what in sorted(self.counts))
 
     def number(self) -> str:
         """A tag that nobody has used yet."""
@@ -131,7 +135,7 @@ class Load:
             stderr=asyncio.subprocess.STDOUT,
             env={**os.environ, "HOME": str(self.tmp)},
         )
-        killer = asyncio.get_running_loop().call_later(TURN_S, process.kill)
+        killer = asyncio.get_running_loop().call_later(PROGRAM_S, process.kill)
         try:
             said = (await process.communicate())[0].decode(errors="replace")
         finally:

@@ -101,24 +101,28 @@ async def test_whoever_dies_nothing_that_was_acknowledged_is_lost(
 ) -> None:
     upstream = await seed(registry, busybox_layout)
     with cluster(tmp_path, registry) as (url, members):
-        load, over = Load(url, tmp_path, random.Random(SEED), upstream), asyncio.Event()
-        workers = [load.push, load.pull, load.pull, load.delete, load.skopeo, load.podman, load.builder]
-        async with asyncio.timeout(LOAD_S + 120), asyncio.TaskGroup() as group:
-            for work in workers:
-                group.create_task(keep_doing(work, over))
-            group.create_task(keep_killing(members, load, over))
-            await asyncio.sleep(LOAD_S)
-            over.set()
-        for replica in members:
-            replica.wait()
-        for replica in members:
-            await check_all(replica, load)
-            replica.kill()
-            assert "Traceback" not in replica.log.read_text()
-        swept, leases = await leftovers()
-        load.counts["parts and files swept"] += swept.uploads + swept.files
-        load.counts["leases of the dead"] += leases
-        print(
-            f"\nseed {SEED}, {LOAD_S:g} s: " + ", ".join(f"{load.counts[what]} {what}" for what in sorted(load.counts))
-        )
+        load = Load(url, tmp_path, random.Random(SEED), upstream)
+        try:
+            await bear(load, members)
+        finally:
+            print(f"\nseed {SEED}, {LOAD_S:g} s: {load}")
         assert [what for what in WORK if load.counts[what] == 0] == []
+
+
+async def bear(load: Load, members: list[Replica]) -> None:
+    """Kills the replicas under load, and then looks whether all holds."""
+    over = asyncio.Event()
+    workers = [load.push, load.pull, load.pull, load.delete, load.skopeo, load.podman, load.builder]
+    async with asyncio.timeout(LOAD_S + 240), asyncio.TaskGroup() as group:
+        for work in workers:
+            group.create_task(keep_doing(work, over))
+        group.create_task(keep_killing(members, load, over))
+        await asyncio.sleep(LOAD_S)
+        over.set()
+    for replica in members:
+        await check_all(replica, load)
+        replica.kill()
+        assert "Traceback" not in replica.log.read_text()
+    swept, leases = await leftovers()
+    load.counts["parts and files swept"] += swept.uploads + swept.files
+    load.counts["leases of the dead"] += leases
