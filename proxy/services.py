@@ -135,7 +135,7 @@ def make_services(config: ProxyConfig, store: Store, transport: Transport, envir
     replicas = Replicas(store, config.replica_url)
     ask = Asking(Sources(upstreams, access), access, Absences(), Stale(access, metrics))
     blobs = Blobs(store, catalog, ask, fills, _fill_sources(config, store, replicas, metrics))
-    manifests = Manifests(HeldManifests(catalog), ask)
+    manifests = Manifests(HeldManifests(catalog, alone=replicas.alone), ask)
     condemned = Condemned(store, store.url)
     hosted = HostedRepositories(store, catalog, condemned, metrics)
     mounts = Mounts(store, blobs, hosted, upstreams, access, accounts)

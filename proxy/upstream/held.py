@@ -17,6 +17,8 @@ from proxy.requests.routing import Proxied
 
 MAX_TAGS = 50_000
 MEMORY_BYTES = 64 << 20
+LOOK_S = 5.0
+"""How long a replica trusts its memory of a tag before it reads what others have noted in the store."""
 
 log = structlog.get_logger()
 
@@ -29,16 +31,30 @@ class HeldManifest:
     raw: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class _Remembered:
+    """A tag's entry in memory, when it was last compared with the store, and whether the store has it."""
+
+    entry: TagEntry
+    looked_at: float
+    stored: bool
+
+    def yields_to(self, entry: TagEntry | None) -> bool:
+        """Whether what the store has (None: nothing) counts more: not, when it is what could not be replaced there."""
+        return self.stored or (entry is not None and entry.checked_at > self.entry.checked_at)
+
+
 class HeldManifests:
     """Keeps and gives what upstreams have shown. Who may see it, and whether it is fresh, others decide.
 
-    ``now`` gives unix seconds. Reading raises StoreUnavailable.
+    ``alone``: no other replica changes what the store has. ``now`` gives unix seconds. Reading raises StoreUnavailable.
     """
 
-    def __init__(self, catalog: Catalog, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, catalog: Catalog, *, alone: bool = True, now: Callable[[], float] = time.time) -> None:
         self._catalog = catalog
+        self._alone = alone
         self.now = now
-        self._tags: LRUCache[tuple[str, str, str], TagEntry] = LRUCache(MAX_TAGS)
+        self._tags: LRUCache[tuple[str, str, str], _Remembered] = LRUCache(MAX_TAGS)
         self._memory: LRUCache[tuple[str, str, Digest], HeldManifest] = LRUCache(
             MEMORY_BYTES, getsizeof=lambda held: len(held.raw)
         )
@@ -64,14 +80,30 @@ class HeldManifests:
         return await self._catalog.member(route.namespace, route.repository, digest)
 
     async def tag(self, route: Proxied, tag: str) -> TagEntry | None:
-        """Where the tag pointed when it was last checked."""
+        """Where the tag pointed when it was last checked, by this replica or by another."""
         key = (route.namespace, route.repository, tag)
-        entry = self._tags.get(key)
-        if entry is None or self.now() - entry.checked_at >= route.upstream.freshness.ttl_of(tag):
-            entry = await self._catalog.tag(*key) or entry  # another replica may have asked since
-        if entry is not None:
-            self._tags[key] = entry
-        return entry
+        known = self._tags.get(key)
+        now = self.now()
+        fresh = known is not None and now - known.entry.checked_at < route.upstream.freshness.ttl_of(tag)
+        if known is not None and fresh and (self._alone or not known.stored or now - known.looked_at < LOOK_S):
+            return known.entry
+        try:
+            entry = await self._catalog.tag(*key)
+        except CacheError:
+            if known is None or not fresh:
+                raise
+            return known.entry
+        if self._tags.get(key) is known and (known is None or known.yields_to(entry)):
+            self._remember(key, entry)
+        noted = self._tags.get(key)  # what was noted while the store was read is newer
+        return noted.entry if noted is not None else None
+
+    def _remember(self, key: tuple[str, str, str], entry: TagEntry | None) -> None:
+        """Notes what the store says; None where it has forgotten the tag: another replica was told so."""
+        if entry is None:
+            self._tags.pop(key, None)
+        else:
+            self._tags[key] = _Remembered(entry, self.now(), stored=True)
 
     async def keep(self, route: Proxied, descriptor: Descriptor, raw: bytes) -> None:
         """Keeps a manifest. A store that fails costs the caching and is logged."""
@@ -83,12 +115,15 @@ class HeldManifests:
 
     async def point(self, route: Proxied, tag: str, descriptor: Descriptor) -> None:
         """Notes where the tag points now. A store that fails is logged; nothing older is served afterwards."""
-        entry = TagEntry(descriptor, self.now())
-        self._tags[(route.namespace, route.repository, tag)] = entry
+        key, entry = (route.namespace, route.repository, tag), TagEntry(descriptor, self.now())
+        self._tags[key] = noted = _Remembered(entry, self.now(), stored=False)
         try:
-            await self._catalog.set_tag(route.namespace, route.repository, tag, entry)
+            await self._catalog.set_tag(*key, entry)
         except CacheError as error:
             log.warning("tag_not_stored", repository=str(route), tag=tag, error=str(error))
+        else:
+            if self._tags.get(key) is noted:
+                self._remember(key, entry)
 
     async def forget(self, route: Proxied, reference: str | Digest) -> None:
         """Forgets a tag, or a manifest with the tags that are known to point to it. Raises StoreUnavailable."""
@@ -104,5 +139,7 @@ class HeldManifests:
     def _tags_of(self, route: Proxied, digest: Digest) -> list[str]:
         repository = (route.namespace, route.repository)
         return [
-            key[2] for key, entry in self._tags.items() if key[:2] == repository and entry.descriptor.digest == digest
+            key[2]
+            for key, known in self._tags.items()
+            if key[:2] == repository and known.entry.descriptor.digest == digest
         ]
