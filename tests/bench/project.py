@@ -14,7 +14,10 @@ SOURCE_FILES = 200
 
 @dataclass(frozen=True)
 class Size:
-    """How many files the base has and a build makes, how many it copies, how large the large one is, and so on."""
+    """How many files the base has and a build makes, how many it copies, how large the large one is, and so on.
+
+    ``projects`` is how many of the projects are built, from the first.
+    """
 
     base_files: int
     generated_files: int
@@ -22,10 +25,11 @@ class Size:
     large_file_mb: int
     builds_at_once: int
     stage_s: int
+    projects: int
 
 
-FULL = Size(15_000, 5_000, 2_000, 2_000, 20, 1)
-QUICK = Size(20, 20, 20, 2, 2, 0)
+FULL = Size(15_000, 5_000, 2_000, 2_000, 20, 1, 5)
+QUICK = Size(20, 20, 20, 2, 2, 0, 2)
 
 DOCKERFILE = """\
 ARG BASE
