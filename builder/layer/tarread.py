@@ -16,7 +16,7 @@ from builder.layer.links import clean
 from builder.layer.tarformat import BLOCK_BYTES, XATTR_RECORD
 
 MOST_RECORD_BYTES = 8 << 20
-"""No name or list of attributes is longer: the kernel allows 4 KiB and 64 KiB."""
+"""No name and no list of attributes of one member is longer: the kernel allows 4 KiB and 64 KiB."""
 
 _LONG_LINK, _LONG_NAME, _RECORDS, _GLOBAL_RECORDS = b"K", b"L", b"x", b"g"
 _HARD_LINK = b"1"
@@ -67,8 +67,9 @@ class Content:
 
 @dataclass(slots=True)
 class _Extensions:
-    """What headers before a member's own say about it."""
+    """What headers before a member's own say about it, in so many bytes."""
 
+    size_bytes: int = 0
     records: dict[bytes, bytes] = field(default_factory=dict)
     name: bytes | None = None
     link: bytes | None = None
@@ -103,7 +104,7 @@ def read_entries(stream: Stream, path_of: Callable[[str], str] = clean) -> Itera
         known = True
         kind = block[156:157]
         if kind in {_LONG_LINK, _LONG_NAME, _RECORDS, _GLOBAL_RECORDS}:
-            _extend(extensions, kind, _read_record(stream, block))
+            _extend(extensions, kind, _read_record(stream, block, MOST_RECORD_BYTES - extensions.size_bytes))
             continue
         entry = _entry(block, extensions, path_of)
         content = Content(stream, entry.size_bytes)
@@ -112,9 +113,9 @@ def read_entries(stream: Stream, path_of: Callable[[str], str] = clean) -> Itera
         extensions = _Extensions()
 
 
-def _read_record(stream: Stream, block: bytes) -> bytes:
+def _read_record(stream: Stream, block: bytes, most_bytes: int) -> bytes:
     size_bytes = _field(block, 124, 12, "size")
-    if not 0 <= size_bytes <= MOST_RECORD_BYTES:
+    if not 0 <= size_bytes <= most_bytes:
         raise BuildError(f"the archive is damaged: an extended header of {size_bytes} bytes")
     data = stream.read_exactly(size_bytes)
     stream.read_exactly(-size_bytes % BLOCK_BYTES)
@@ -122,6 +123,7 @@ def _read_record(stream: Stream, block: bytes) -> bytes:
 
 
 def _extend(extensions: _Extensions, kind: bytes, data: bytes) -> None:
+    extensions.size_bytes += len(data)
     if kind == _LONG_NAME:
         extensions.name = data.split(b"\0", 1)[0]
     elif kind == _LONG_LINK:

@@ -26,6 +26,8 @@ from tests.builder.test_contexts import packed
 from tests.integration.building import write_files
 
 DOCKER_V1 = {"mediaType": "application/vnd.docker.distribution.manifest.v1+json"}
+PLATFORM = {"os": "linux", "architecture": "amd64"}
+EMPTY_INDEX = {"mediaType": media_types.OCI_INDEX, "manifests": []}
 CHART = "application/vnd.cncf.helm.config.v1+json"
 LINUX = Platform(os="linux", architecture="amd64")
 FILES = packed({"etc/passwd": "root:x:0:0::/:/bin/sh\n", "etc/empty": ""}, "w")
@@ -47,6 +49,8 @@ class Base:
     config_type: str = media_types.OCI_CONFIG
     manifest: dict[str, Any] = field(default_factory=dict)
     """Members in place of its own."""
+    platform: dict[str, str] | None = None
+    """What its index says that it is for; None where it is in none."""
     stored: dict[str, bytes | None] = field(default_factory=dict)
     """Blobs in place of what they are called, None for none: "layer", "config" or "manifest"."""
 
@@ -69,6 +73,9 @@ class Base:
             "layers": [descriptor("layer", self.layer, self.layer_type)],
         } | self.manifest
         entry = descriptor("manifest", json.dumps(manifest).encode(), manifest["mediaType"])
+        if self.platform is not None:
+            index = {"schemaVersion": 2, "manifests": [entry | {"platform": self.platform}]}
+            entry = descriptor("index", json.dumps(index).encode(), media_types.OCI_INDEX)
         (layout / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
         return LayoutContext(layout)
 
@@ -116,6 +123,8 @@ def change(**fields: object) -> Callable[[Base], None]:
         (change(stored={"config": None}), "No such file"),
         (change(stored={"layer": None}), "lacks sha256:"),
         (change(stored={"layer": b"x"}), "got 1"),
+        (change(platform={"os": "linux", "architecture": "s390x"}), "no manifest for linux/amd64 in index"),
+        (change(platform=PLATFORM, manifest=EMPTY_INDEX), "is inside another index"),
         (change(config=b"{"), "not a valid image config"),
         (change(config=b"[]"), "not a valid image config"),
         (change(config=b"{}", config_type=CHART), f"is not an image's but of the kind {CHART}"),
@@ -145,6 +154,7 @@ async def test_broken(tmp_path, spoil, said):
     "bend",
     [
         change(),
+        change(platform=PLATFORM),
         change(layer=FILES, layer_type=media_types.OCI_LAYER),
         change(layer=FILES),
         change(layer=zstandard.compress(FILES)),

@@ -16,7 +16,7 @@ from builder.contexts.members import context_path
 from builder.errors import BuildError, ContextError
 from builder.execution.copy import check_unchanged, collect
 from builder.layer.rootfs import Tree
-from builder.layer.unpack import unpack_context
+from builder.layer.unpack import unpack_archive, unpack_context
 from builder.options import Limits
 from builder.planning.sources import Selection
 
@@ -88,13 +88,17 @@ _KINDS = st.sampled_from([FILE, DIRECTORY, LINK, HARD])
 
 
 @settings(max_examples=200, deadline=None)
-@given(members=st.lists(st.tuples(_NAMES, _KINDS, st.sampled_from(["a", "..", "/", "../..", "a/b", "b"])), max_size=6))
-def test_nothing_ever_lands_outside(tmp_path_factory: pytest.TempPathFactory, members: list[Member]):
+@given(
+    members=st.lists(st.tuples(_NAMES, _KINDS, st.sampled_from(["a", "..", "/", "../..", "a/b", "b"])), max_size=6),
+    unpack=st.sampled_from([unpack_context, unpack_archive]),
+)
+def test_nothing_ever_lands_outside(tmp_path_factory: pytest.TempPathFactory, members: list[Member], unpack):
+    """Neither of a context nor of what ADD unpacks."""
     outer = tmp_path_factory.mktemp("outer")
     (outer / "root").mkdir()
     (outer / "kept").write_text("kept")
     with contextlib.suppress(BuildError):
-        unpack_context(tar(*members), outer / "root", Limits())
+        unpack(tar(*members), outer / "root", Limits())
     assert sorted(os.listdir(outer)) == ["kept", "root"]
     assert ((outer / "kept").read_text(), (outer / "kept").stat().st_nlink) == ("kept", 1)
 
@@ -117,6 +121,26 @@ def test_a_stream_without_end_is_given_up(tmp_path: Path):
     with pytest.raises(BuildError, match="more than 5000000 bytes unpacked"):
         unpack_context(stream, tmp_path, Limits(unpacked_bytes=5_000_000))
     assert stream.read_bytes < 8_000_000
+
+
+def test_headers_without_end_are_given_up(tmp_path: Path):
+    """Each announces more about a member that never comes."""
+    number = iter(range(10**9))
+
+    class Headers:
+        data = b""
+
+        def read(self, size: int, /) -> bytes:
+            if not self.data:
+                header = tarfile.TarInfo("x")
+                header.pax_headers = {f"x{next(number)}": "x" * 500_000}
+                self.data = header.create_pax_header(header.get_info(), "utf-8")[:-512]
+            data, self.data = self.data[:size], self.data[size:]
+            return data
+
+    with pytest.raises(BuildError, match="an extended header of"):
+        unpack_context(Headers(), tmp_path, Limits())
+    assert next(number) < 100
 
 
 def test_no_more_files_than_allowed(tmp_path: Path):
