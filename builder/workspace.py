@@ -3,6 +3,7 @@
 <state_dir>/
 ├── store/            the local cache of layers (a cache.disk.filesystem store)
 ├── unpacked/         layers as directories, shared by builds (builder.layer.unpacked)
+├── file-digests/    SHA-256 of the files of contexts, by their status (builder.contexts.file_digests)
 ├── cache-mounts/     what RUN --mount=type=cache keeps (builder.sandbox.cache_mounts)
 └── work/<random>/    one build; held by a lock while the build lives, removed by it, or by the next build
 """

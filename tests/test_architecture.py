@@ -63,7 +63,7 @@ LEVELS = {
     """,
     2: """
         builder: kept oci_layout stored_images workspace
-        builder.contexts: archive_streams context download fetching git_program
+        builder.contexts: archive_streams context download fetching file_digests git_program
         builder.execution: copy digests placement
         builder.layer: archives decompress entries layerdir rewrite rootfs snapshot storing tarlayer tarread unpack
             unpacked

@@ -7,12 +7,14 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from builder.contexts.file_digests import FileDigests
 from builder.contexts.ignore import IgnoreRules
 from builder.dockerfile.instructions import Dockerfile
 from builder.dockerfile.lines import read_text
 from builder.dockerfile.parser import parse
 from builder.errors import BuildError, ContextError, Span
 from builder.execution.copy import Source, collect, content_digest
+from builder.execution.digests import file_digest
 from builder.layer.rootfs import Tree
 from builder.planning.checks import Checks, Finding, checks_of
 from builder.planning.graph import ContextRead, Position
@@ -64,10 +66,11 @@ def _read(path: Path) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """A directory with files to build from, and which of them are left out."""
+    """A directory with files to build from, which of them are left out, and what is known of their contents."""
 
     directory: Path
     ignore: IgnoreRules
+    digests: FileDigests | None = None
 
 
 @dataclass(slots=True)
@@ -92,6 +95,8 @@ class ContextReader:
             *(asyncio.to_thread(_take, self._contexts[wanted.context.name], wanted) for wanted in missing)
         )
         self._taken.update(zip(missing, taken, strict=True))
+        read = (self._contexts[name].digests for name in {wanted.context.name for wanted in missing})
+        await asyncio.gather(*(asyncio.to_thread(digests.save) for digests in read if digests is not None))
         sources = {position: self._taken[wanted][0] for position, wanted in listed}
         return sources, {position: self._taken[wanted][1] for position, wanted in listed}
 
@@ -118,7 +123,7 @@ def _take(context: Context, wanted: ContextRead) -> tuple[tuple[Source, ...], Ca
             owner=(0, 0),
             detect_archives=wanted.detect_archives,
         )
-        return sources, content_digest(sources)
+        return sources, content_digest(sources, context.digests.of if context.digests is not None else file_digest)
     except BuildError as error:
         raise error.at(wanted.span) from error
     except OSError as error:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from builder import events
 from builder.contexts.context import MAX_DOCKERFILE_BYTES, Context, read_ignore_rules
+from builder.contexts.file_digests import FileDigests
 from builder.contexts.locations import DirectoryContext, ImageContext, LayoutContext, MainContext
 from builder.contexts.remote import GitSource, UrlSource
 from builder.errors import ContextError
@@ -27,16 +28,23 @@ KEEP_GIT_DIR = "BUILDKIT_CONTEXT_KEEP_GIT_DIR"
 class LocalInputs:
     """The context's directory, and the Dockerfile. ``named`` contexts are fetched when they are opened."""
 
+    place: MainContext
     context: Path
     dockerfile: Path
     named: Mapping[str, MainContext]
+    state_dir: Path
     _fetcher: _Fetcher
 
     async def open_context(self, name: str) -> Context:
         """The context with this name, "" for the unnamed one, on this machine. Raises BuildError."""
-        directory = await self._fetcher.directory(self.named[name]) if name else self.context
-        dockerfile = None if name else self.dockerfile
-        return Context(directory, await asyncio.to_thread(read_ignore_rules, directory, dockerfile))
+        place = self.named[name] if name else self.place
+        directory = await self._fetcher.directory(place) if name else self.context
+        return await asyncio.to_thread(self._context, place, directory, None if name else self.dockerfile)
+
+    def _context(self, place: MainContext, directory: Path, dockerfile: Path | None) -> Context:
+        lasting = isinstance(place, DirectoryContext)  # others are new directories of this build
+        digests = FileDigests(self.state_dir, directory, self._fetcher.scratch) if lasting else None
+        return Context(directory, read_ignore_rules(directory, dockerfile), digests)
 
 
 async def local_inputs(
@@ -53,7 +61,7 @@ async def local_inputs(
     fetched = not isinstance(main, DirectoryContext)
     dockerfile = await _dockerfile(options, directory, scratch, fetched=fetched)
     named = {n: place for n, place in options.contexts.items() if not isinstance(place, ImageContext | LayoutContext)}
-    return LocalInputs(directory, dockerfile, named, fetcher)
+    return LocalInputs(main, directory, dockerfile, named, options.state_dir, fetcher)
 
 
 def _below(directory: Path, path: str, place: object) -> Path:

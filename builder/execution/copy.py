@@ -17,7 +17,7 @@ from typing import Protocol
 from builder.contexts.ignore import IgnoreRules as IgnorePatterns
 from builder.errors import BuildError, ContextError
 from builder.execution.copy_rules import has_wildcard, split_pattern
-from builder.execution.digests import entries_key
+from builder.execution.digests import DigestFile, entries_key, file_digest
 from builder.execution.placement import Destination, Source, place
 from builder.layer.archives import is_archive, unpack_file
 from builder.layer.changes import Entry, Whiteout
@@ -75,13 +75,13 @@ def collect(
     return sources
 
 
-def content_digest(sources: Sequence[Source]) -> CacheKey:
+def content_digest(sources: Sequence[Source], digest_file: DigestFile = file_digest) -> CacheKey:
     """A digest of all that the sources can bring into a layer, times excepted. Reads the files, in threads.
 
     Modes count as they are, for they land in the image; an archive counts by its bytes.
     """
     try:
-        return entries_key([(source.kind, source.name, source.entries) for source in sources])
+        return entries_key([(source.kind, source.name, source.entries) for source in sources], digest_file)
     except OSError as error:
         raise ContextError(f"cannot read the source {error.filename!r}: {error.strerror}") from error
 

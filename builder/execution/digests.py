@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from builder.layer.changes import Entry
@@ -16,12 +16,25 @@ BATCH_BYTES = 8 << 20
 THREADS = 4
 
 
-def entries_key(groups: Sequence[tuple[str, str, Sequence[Entry]]]) -> CacheKey:
+def file_digest(path: str) -> bytes:
+    """The SHA-256 of a file's content. Raises OSError."""
+    digest = hashlib.sha256()
+    with open(path, "rb", buffering=0) as file:
+        while data := file.read(READ_BYTES):
+            digest.update(data)
+    return digest.digest()
+
+
+DigestFile = Callable[[str], bytes]
+
+
+def entries_key(groups: Sequence[tuple[str, str, Sequence[Entry]]], digest_file: DigestFile = file_digest) -> CacheKey:
     """The key of what lands where: kind, name and entries of each group; modification times do not count.
 
-    Raises OSError when a file cannot be read.
+    ``digest_file`` is called from several threads. Raises OSError when a file cannot be read.
     """
-    digests = _content_digests([entry for _, _, entries in groups for entry in entries if entry.is_file])
+    files = [entry for _, _, entries in groups for entry in entries if entry.is_file]
+    digests = _content_digests(files, digest_file)
     key = KeyBuilder("files")
     for kind, name, entries in groups:
         # The name of a directory does not land anywhere.
@@ -43,10 +56,14 @@ def _add_entry(key: KeyBuilder, entry: Entry) -> None:
         key.text("xattr", name).data("value", value)
 
 
-def _content_digests(files: Sequence[Entry]) -> Iterator[bytes]:
+def _content_digests(files: Sequence[Entry], digest_file: DigestFile) -> Iterator[bytes]:
     """The digest of each file's content, in order."""
+
+    def digest_all(batch: list[Entry]) -> list[bytes]:
+        return [digest_file(str(file.content)) for file in batch]
+
     with ThreadPoolExecutor(THREADS, thread_name_prefix="hash") as pool:
-        for digests in pool.map(_batch_digests, _batches(files)):
+        for digests in pool.map(digest_all, _batches(files)):
             yield from digests
 
 
@@ -62,15 +79,3 @@ def _batches(files: Sequence[Entry]) -> Iterator[list[Entry]]:
             batch, size_bytes = [], 0
     if batch:
         yield batch
-
-
-def _batch_digests(files: list[Entry]) -> list[bytes]:
-    return [_file_digest(str(file.content)) for file in files]
-
-
-def _file_digest(path: str) -> bytes:
-    digest = hashlib.sha256()
-    with open(path, "rb", buffering=0) as file:
-        while data := file.read(READ_BYTES):
-            digest.update(data)
-    return digest.digest()
