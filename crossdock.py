@@ -17,6 +17,8 @@ SUBCOMMANDS = {
     "warm": ("builder.warm_cli", "Pull images into a proxy or a store before they are needed"),
 }
 CALLED_AS = {"executor": "build", "warmer": "warm"}
+EXECUTOR_S = frozenset({"push", "login", "version", "help", "bake"})
+"""What Kaniko's executor takes as its first argument to do something else than a build."""
 VERSION = "0.1.0"
 
 
@@ -33,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Called under the name ``executor`` or ``warmer`` (argv[0]) it is ``crossdock build`` or ``crossdock warm``.
     """
     program, *arguments = sys.argv if argv is None else argv
-    alias = CALLED_AS.get(os.path.basename(program))
+    called = os.path.basename(program)
+    alias = None if called == "executor" and EXECUTOR_S & {*arguments[:1]} else CALLED_AS.get(called)
     name, arguments = (alias, arguments) if alias else (arguments[0] if arguments else "--help", arguments[1:])
     if name in ("--help", "-h", "help"):
         print(usage())

@@ -257,7 +257,7 @@ class _Build:
             note = await self.cache.recall_note(self._note_key(variant))
             for missed in missed_steps(executor.stages, needed, self.cache, note):
                 self.listen(missed)
-        if self.options.dry_run:
+        if self.options.dry_run or self.options.print_plan:
             for planned in prospects(executor.stages, target, self.cache):
                 self.listen(planned)
 

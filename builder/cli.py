@@ -34,6 +34,7 @@ from cache.registry_flags import registry_options
 from cache.units import parse_bytes
 
 INTERRUPTED = 130
+_LOG_FORMATS = {"color": Style.AUTO, "text": Style.PLAIN, "json": Style.JSON}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -57,7 +58,7 @@ def parse_arguments(arguments: Sequence[str]) -> Values | int:
 
 
 def _build(values: Values) -> int:
-    style = _style(text_of(values, "progress"))
+    style = _style(text_of(values, "progress"), text_of(values, "log_format"))
     from builder.build import run_build  # only a build that starts pays for importing the engine
 
     with contextlib.closing(progress_for(sys.stderr, os.environ.get("TERM", ""), style)) as progress:
@@ -79,11 +80,13 @@ def _reason(error: Exception) -> str:
     return f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
 
 
-def _style(text: str) -> Style:
+def _style(progress: str, log_format: str) -> Style:
+    if log_format and log_format not in _LOG_FORMATS:
+        raise click.UsageError(f"--log-format {log_format}: expected {', '.join(_LOG_FORMATS)}")
     try:
-        return Style(text)
+        return Style(progress) if progress else _LOG_FORMATS.get(log_format, Style.AUTO)
     except ValueError as error:
-        raise click.UsageError(f"--progress {text}: expected auto, plain or json") from error
+        raise click.UsageError(f"--progress {progress}: expected auto, plain or json") from error
 
 
 def _become_root() -> list[str]:
@@ -117,6 +120,7 @@ def make_options(values: Values, environ: Mapping[str, str]) -> BuildOptions:
         ignored=cli_outputs.ignored_paths(values),
         check_only=bool(values["check"]),
         dry_run=bool(values["dry_run"]),
+        print_plan=bool(values["print_plan"]),
         explain=bool(values["explain"]),
         contexts=cli_sources.named_contexts(texts_of(values, "build_context")),
         secrets=StepSecrets(
@@ -138,10 +142,13 @@ def make_options(values: Values, environ: Mapping[str, str]) -> BuildOptions:
 
 
 def _context(values: Values, environ: Mapping[str, str]) -> MainContext:
-    given, named = text_of(values, "context_argument"), text_of(values, "context")
-    if given and named:
-        raise click.UsageError("give the context once: as an argument or by --context")
-    return cli_sources.main_context(given or named or ".", texts_of(values, "git"), environ)
+    bucket = text_of(values, "bucket")
+    places = [text_of(values, "context_argument"), text_of(values, "context")]
+    places += [bucket if not bucket or "://" in bucket else f"gs://{bucket}"]
+    given = [place for place in places if place]
+    if len(given) > 1:
+        raise click.UsageError("give the context once: as an argument, by --context or by --bucket")
+    return cli_sources.main_context(given[0] if given else ".", texts_of(values, "git"), environ)
 
 
 def _limits(values: Values) -> Limits:

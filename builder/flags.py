@@ -21,8 +21,20 @@ _KANIKO_S = (
         short="c",
         unlike="The default is the working directory, which is /workspace in the image.",
     ),
+    Flag(
+        "bucket",
+        TEXT,
+        "The bucket of a context that is called context.tar.gz: in Google's storage, or as its URL says.",
+        short="b",
+    ),
     Flag("context-sub-path", TEXT, "A directory inside the context to use instead of all of it."),
-    Flag("git", LIST, "branch=NAME, recurse-submodules=false or insecure-skip-tls=true, for a context in git."),
+    Flag(
+        "git",
+        LIST,
+        "branch=NAME, recurse-submodules=false or insecure-skip-tls=true, for a context in git.",
+        unlike="Submodules are fetched if not told otherwise. single-branch and depth change nothing: of one commit no"
+        " more is fetched anyway.",
+    ),
     Flag(
         "dockerfile",
         TEXT,
@@ -36,7 +48,6 @@ _KANIKO_S = (
         BOOL,
         "Only print the plan: each step with its key, and whether the cache has it.",
         also=("dryrun",),
-        env=("KANIKO_PRINT_PLAN",),
     ),
     Flag(
         "build-arg",
@@ -113,7 +124,15 @@ _KANIKO_S = (
         unlike="Steps see what earlier ones put there, from the cache too: the layers of the cache keep it.",
     ),
     *registry_flags.FLAGS,
-    Flag("state-dir", TEXT, "The builder's own directory.", also=("kaniko-dir",), env=("CROSSDOCK_STATE",)),
+    Flag("log-format", TEXT, "How progress is shown where --progress does not say: color, text or json."),
+    Flag(
+        "state-dir",
+        TEXT,
+        "The builder's own directory.",
+        also=("kaniko-dir",),
+        env=("CROSSDOCK_STATE", "KANIKO_DIR"),
+        unlike="The program stays where it is. The image sets CROSSDOCK_STATE, which comes first.",
+    ),
 )
 """What is done as Kaniko does it."""
 
@@ -135,31 +154,51 @@ _OUR_OWN = with_effect(
         short="o",
     ),
     Flag("force-compression", BOOL, "Compress the layers of base images so too."),
+    Flag("print-plan", BOOL, "Print what --dry-run prints, and build.", env=("KANIKO_PRINT_PLAN",)),
     Flag("isolation", TEXT, "How RUN is isolated: auto, overlay, namespaces or chroot.", default="auto"),
-    Flag("progress", TEXT, "How progress is shown: auto, plain, or json (one object a line).", default="auto"),
+    Flag("progress", TEXT, "How progress is shown: auto, plain, or json (one object a line); auto if not given."),
 )
 
 _IGNORED = with_effect(
     Effect.IGNORED,
     Flag("cache-ttl", TEXT, "Entries live as long as the registry or the store keeps them."),
     Flag("cleanup", BOOL, "The build root is always removed.", env=("KANIKO_CLEANUP",)),
+    Flag("pre-cleanup", BOOL, "The build root is always new.", env=("KANIKO_PRE_CLEANUP",)),
     Flag("compressed-caching", BOOL, "Layers never stay in memory."),
     Flag("force", BOOL, "The builder runs anywhere: it never touches the root it runs in."),
     Flag("force-build-metadata", BOOL, "Metadata is always computed."),
-    Flag("ignore-var-run", BOOL, "The build root is private, so nothing of the container's is in it."),
+    Flag(
+        "ignore-var-run",
+        BOOL,
+        "The build root is private, so nothing of the container's is in it.",
+        also=("whitelist-var-run",),
+    ),
     Flag("image-download-retry", TEXT, "Downloads are always retried."),
     Flag("image-fs-extract-retry", TEXT, "Downloads are always retried."),
-    Flag("log-format", TEXT, "See --progress."),
-    Flag("log-timestamp", BOOL, "See --progress."),
+    Flag("log-timestamp", BOOL, "Lines have no times; those of --log-format=json always have."),
     Flag("preserve-context", BOOL, "The context is never changed.", env=("KANIKO_PRESERVE_CONTEXT",)),
     Flag("skip-unused-stages", BOOL, "Unused stages are never built."),
     Flag("snapshot-mode", TEXT, "Changes are found without reading unchanged files.", also=("snapshotMode",)),
     Flag("use-new-run", BOOL, "Changes are found without reading unchanged files."),
-    Flag("verbosity", TEXT, "See --progress.", short="v"),
-    Flag("whitelist-var-run", BOOL, "The build root is private."),
+    Flag("verbosity", TEXT, "There is one level: what steps do and say.", short="v"),
 )
 
-BUILD = (*_KANIKO_S, *_OUR_OWN, *_IGNORED)
+_REFUSED = with_effect(
+    Effect.REFUSED,
+    Flag(
+        "materialize",
+        BOOL,
+        "The files of the image are put together in a root of their own, and never in place of this one's: take"
+        " --output=type=local,dest=DIRECTORY.",
+    ),
+    Flag(
+        "azure-container-registry-config",
+        TEXT,
+        "That file is not read: give the service principal as AZURE_CLIENT_ID and AZURE_CLIENT_SECRET.",
+    ),
+)
+
+BUILD = (*_KANIKO_S, *_OUR_OWN, *_IGNORED, *_REFUSED)
 """All that ``crossdock build`` takes."""
 
 PUSH = (
@@ -168,5 +207,6 @@ PUSH = (
     Flag("image-name-with-digest-file", TEXT, "Write NAME@DIGEST lines there.", effect=Effect.OWN),
     *_PUSH,
     *registry_flags.FLAGS,
+    *(flag for flag in _IGNORED if flag.name == "image-download-retry"),
 )
 """All that ``crossdock push`` takes."""

@@ -132,7 +132,8 @@ class BuildOptions:
     the times as they are. ``single_snapshot`` makes one layer of all that the build adds to its base;
     what it adds at or below paths that the patterns in ``ignored`` match is left out.
     ``check_only`` reads the Dockerfile and builds nothing; ``dry_run`` also looks the steps up, and tells what a
-    build would do; ``explain`` tells why steps were not found. ``state_dir`` is where the builder keeps its work,
+    build would do, and ``print_plan`` before it does it; ``explain`` tells why steps were not found. ``state_dir`` is
+    where the builder keeps its work,
     its local cache and its cache mounts; ``rung`` forces a rung of the sandbox ladder ("" = the best that works).
     """
 
@@ -144,6 +145,7 @@ class BuildOptions:
     ignored: tuple[str, ...] = ()
     check_only: bool = False
     dry_run: bool = False
+    print_plan: bool = False
     explain: bool = False
     contexts: Mapping[str, NamedContext] = field(default_factory=dict)
     secrets: StepSecrets = StepSecrets()

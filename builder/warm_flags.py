@@ -7,7 +7,7 @@ from cache.flags import Effect, Flag, Kind, with_effect
 
 BOOL, TEXT, LIST = Kind.BOOL, Kind.TEXT, Kind.LIST
 
-_OUR_OWN = {"insecure", "skip-tls-verify"}
+_OUR_OWN = {"credential-helpers", "insecure", "skip-tls-verify"}
 
 FLAGS = (
     Flag("image", LIST, "An image, as with IMAGE.", short="i"),

@@ -38,7 +38,7 @@ LEVELS = {
         proxy.requests: outcome
     """,
     1: """
-        builder: findings flags warm_flags
+        builder: findings flag_page flags kaniko_environment warm_flags
         builder.contexts: cloud_storage ignore members
         builder.dockerfile: closest config_syntax directives durations expansion glob heredocs lines mounts parser
             statement words work_syntax

@@ -47,7 +47,10 @@ def test_the_cache_is_a_directory_and_may_be_only_read(tmp_path, given):
     assert hits(Builder(tmp_path / "2"), *place) == [False, False]
     blobs = sorted((tmp_path / "cache/v1/blobs").rglob("*"))
     read = (*place, "--no-push-cache", "--single-snapshot", f"--oci-layout-path={tmp_path}/layout")
-    assert hits(Builder(tmp_path / "3"), *read) == [True, True]
+    ended = Builder(tmp_path / "3", {"KANIKO_PRINT_PLAN": "true"}).must(*read)
+    assert ended.outcomes == ["CACHED", "CACHED"]
+    assert ended.output.count(", key ") == 2
+    assert (tmp_path / "layout/index.json").exists()
     assert sorted((tmp_path / "cache/v1/blobs").rglob("*")) == blobs  # not the one layer that this build made
 
 
