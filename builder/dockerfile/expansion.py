@@ -234,8 +234,8 @@ class _Expander:
                 return self.env.get(name, "")
             case "-" | "+" | "?" | ":-" | ":+" | ":?":
                 return self._conditional(name, modifier, start)
-            case "#" | "%" | ":#" | ":%":
-                return self._trimmed(name, modifier[-1], start)
+            case "#" | "%":
+                return self._trimmed(name, modifier, start)
             case "/":
                 return self._replaced(name, start)
             case "" | ":":

@@ -57,22 +57,25 @@ def collect(
 ) -> tuple[Source, ...]:
     """What ``selection`` finds in ``tree``.
 
-    Raises ContextError for a path that is not there, and where nothing at all is found; one wildcard among several
-    sources may find nothing.
+    Raises ContextError for a path that is not there; wildcards may find nothing, as in BuildKit.
 
     ``owner`` is that of all files (0:0 for the build context); None keeps each file's own (``COPY --from``).
     ADD asks to ``detect_archives``.
     """
-    excludes = IgnorePatterns.parse("\n".join(selection.excludes), "--exclude") if selection.excludes else None
-    reader = _Reader(tree, ignore, excludes, owner, detect_archives)
+    reader = _Reader(tree, ignore, _named_excludes(selection.excludes), owner, detect_archives)
     find = reader.with_parents if selection.parents else reader.sources
     try:
-        sources = tuple(source for pattern in selection.patterns for source in find(pattern))
+        return tuple(source for pattern in selection.patterns for source in find(pattern))
     except OSError as error:
         raise ContextError(f"cannot read the source {error.filename!r}: {error.strerror}") from error
-    if not sources:
-        raise ContextError(f"nothing matches {', '.join(map(repr, selection.patterns))}")
-    return sources
+
+
+def _named_excludes(patterns: Sequence[str]) -> IgnorePatterns | None:
+    try:
+        return IgnorePatterns.parse("\n".join(patterns)) if patterns else None
+    except ContextError as error:
+        where = error.span.text if error.span else ""
+        raise ContextError(f"--exclude={where}: {error.message}") from None
 
 
 def content_digest(sources: Sequence[Source], digest_file: DigestFile = file_digest) -> CacheKey:

@@ -60,7 +60,7 @@ def _class(part: str, at: int, pattern: str) -> tuple[str, int]:
     """The class that begins after ``[`` as a regular expression, and where it ends."""
     inverted = part.startswith("^", at)
     at += inverted
-    ranges = ""
+    found, ranges = "", 0
     while not ranges or not part.startswith("]", at):
         if part[at : at + 1] in {"", "-", "]"}:
             raise ContextError(f"{pattern!r} is not a pattern: a character class in it is not well-formed")
@@ -70,10 +70,12 @@ def _class(part: str, at: int, pattern: str) -> tuple[str, int]:
             if part[at + 1 : at + 2] in {"", "-", "]"}:
                 raise ContextError(f"{pattern!r} is not a pattern: a range in it has no end")
             high, at = _literal(part, at + 1, pattern)
-        if low > high:
-            raise ContextError(f"{pattern!r} is not a pattern: a range in it ends before it begins")
-        ranges += f"{re.escape(low)}-{re.escape(high)}"
-    return f"[{'^' if inverted else ''}{ranges}]", at + 1
+        # Go takes a range that ends before it begins, and never finds anything in it.
+        found += f"{re.escape(low)}-{re.escape(high)}" if low <= high else ""
+        ranges += 1
+    if not found:
+        return ("." if inverted else "(?!)"), at + 1
+    return f"[{'^' if inverted else ''}{found}]", at + 1
 
 
 def _literal(part: str, at: int, pattern: str) -> tuple[str, int]:

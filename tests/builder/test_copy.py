@@ -116,7 +116,7 @@ def paths(changes: Sequence[Change]) -> list[str]:
         ("[a", "a", None),
         ("[a-]", "a", None),
         ("[-a]", "a", None),
-        ("[z-a]*", "a", None),
+        ("[z-a]*", "a", False),
         (r"*\*", "a*", True),
         (r"*\*", "ab", False),
         (r"[\]]", "]", True),
@@ -154,6 +154,7 @@ def test_patterns_are_those_of_go(pattern: str, name: str, matches: bool | None)
         (["a.txt", "nothing*"], ["a.txt"]),
         (["*/x"], ["x", "x"]),
         (["."], [""]),
+        (["no*", "nor?"], []),
     ],
 )
 def test_what_patterns_find(context: Tree, patterns: list[str], expected: list[str]):
@@ -168,7 +169,6 @@ def test_what_patterns_find(context: Tree, patterns: list[str], expected: list[s
         (["a.txt/x"], "the source 'a.txt/x' is not there"),
         (["outside"], "the source 'outside' is not there"),
         (["../../../etc/passwd"], "the source '../../../etc/passwd' is not there"),
-        (["no*", "nor?"], r"nothing matches 'no\*', 'nor\?'"),
         (["[", "a.txt"], "is not a pattern"),
         (["loop/x"], "too many levels of symbolic links"),
     ],
