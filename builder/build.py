@@ -165,8 +165,8 @@ def _step_cache(
         return StepCache(StoreLayerCache(stores.cache), None, layers, listen, use, layer_format)
     if not use.enabled or use.repository is None:
         return StepCache(None, None, layers, listen)
-    client = peers.push.client(use.repository.host)
     repository = use.repository.repository
+    client = peers.push.client(use.repository.host, repository)
     cache, origin = RegistryLayerCache(client, repository), RegistryOrigin(client, repository)
     return StepCache(cache, origin, layers, listen, use, layer_format)
 
@@ -329,7 +329,7 @@ class _Build:
         output = self.options.output
         if output.push.check_permission and not (self.options.dry_run or self.options.check_only):
             repositories = {(name.host, name.repository): name for name in output.destinations}
-            clients = ((name, self.peers.push.client(name.host)) for name in repositories.values())
+            clients = ((name, self.peers.push.client(name.host, name.repository)) for name in repositories.values())
             await asyncio.gather(*(check_permission(Destination(name, client)) for name, client in clients))
 
     async def deliver(self, products: Mapping[str, Mapping[Platform, Product]]) -> None:

@@ -14,6 +14,7 @@ from cache.oci.client import RegistryClient
 from cache.oci.credential_file import CredentialFile
 from cache.oci.credentials import Credential
 from cache.oci.errors import Denied, OCIError
+from cache.oci.http_proxy import proxy_for
 from cache.oci.reference import DOCKER_HUB, canonical_host
 from cache.oci.registries import EVERY_HOST, base_url
 from cache.oci.tls import HostTls
@@ -73,7 +74,8 @@ def _log_in(values: Values) -> int:
 
 async def _verify(host: str, credential: Credential, *, insecure: bool, any_tls: bool) -> None:
     """Shows the credentials to the registry. Raises OCIError."""
-    async with Transport(tls=HostTls(EVERY_HOST if any_tls else frozenset())) as transport:
+    tls = HostTls(EVERY_HOST if any_tls else frozenset())
+    async with Transport(tls=tls, proxy_of=lambda url: proxy_for(url, os.environ)) as transport:
         url = base_url(host, EVERY_HOST if insecure else frozenset())
         try:
             await RegistryClient(transport, url, credential, name=host).ping()

@@ -94,7 +94,7 @@ class Delivery:
 
     async def _push(self, export: Export, images: ImageSet) -> list[tuple[Reference, Digest]]:
         for name in export.names if export.push else ():
-            destination = Destination(name, self.registries.client(name.host))
+            destination = Destination(name, self.registries.client(name.host, name.repository))
             for event in await push_images(images, destination, self.layers, self.output.push):
                 self.listen(event)
         return [(name, images.root.digest) for name in export.names if export.push]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,6 +74,17 @@ async def test_who_builds_is_told_to_registries():
         async with open_peers(RegistryOptions(), environ) as peers:
             await peers.pull.client(fake.url.removeprefix("http://")).ping()
     assert fake.seen[0].headers["User-Agent"] == "crossdock,pipeline"
+
+
+def test_a_credential_for_a_part_of_a_registry(tmp_path, private_registry):
+    entry = {"username": private_registry.username, "password": private_registry.password}
+    auths = {f"{private_registry.host}/team": entry, private_registry.host: {"username": "other", "password": "no"}}
+    (tmp_path / "config.json").write_text(json.dumps({"auths": auths}))
+    context = write_files(tmp_path / "context", {"Dockerfile": "FROM scratch\nCOPY Dockerfile /\n"})
+    builder = Builder(tmp_path / "home", {"DOCKER_CONFIG": str(tmp_path)})
+    cached = (context, "--cache", f"--cache-repo={private_registry.host}/team/cache")
+    assert "could not be saved" not in builder.must(*cached, f"-d={private_registry.host}/team/app:1").output
+    assert "cannot push to" in builder.build(*cached, f"-d={private_registry.host}/app:1").output
 
 
 def _certificates_for_skopeo(tmp_path: Path) -> Path:
