@@ -1,4 +1,7 @@
-"""Several replicas as processes of their own, over one store."""
+"""Several replicas as processes of their own, over one store; two sets of three that tests share.
+
+Whoever ends one of those starts it again, and uses names of its own.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,14 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.peers import free_port, wait_for_port
+from tests.peers import Registry, free_port, start_registry, wait_for_port
 from tests.programs import CROSSDOCK, ROOT, proxy_command
-from tests.s3_servers import CREDENTIALS, S3Server
+from tests.s3_servers import BUCKET, CREDENTIALS, S3Server
 
 QUICK_LEASES = f"""\
 import sys
@@ -36,11 +40,14 @@ class Replica:
         self.url = f"http://127.0.0.1:{port}"
         self.log = log
         self._command = command
+        self._environment = dict(os.environ)
         self.process = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as out:
-            return subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+            return subprocess.Popen(
+                self._command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=self._environment
+            )
 
     def wait(self) -> None:
         """Returns when it takes connections."""
@@ -96,3 +103,38 @@ def replicas(tmp: Path, count: int, *options: str, quick_leases: bool = False) -
         for replica in started:
             replica.wait()
         yield started
+
+
+@pytest.fixture(scope="session")
+def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """The registry that ``trio`` has behind it."""
+    with start_registry(tmp_path_factory.mktemp("upstream")) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def trio(tmp_path_factory: pytest.TempPathFactory, upstream: Registry) -> Iterator[list[Replica]]:
+    """Three replicas over one store of files; told to end, they wait for uploads for ever."""
+    options = (f"--upstream=up.test={upstream.url}", "--default-upstream=up.test", "--drain=1h")
+    with replicas(tmp_path_factory.mktemp("trio"), 3, *options) as started:
+        yield started
+
+
+@dataclass(frozen=True)
+class BucketTrio:
+    """Three replicas over one bucket, which soon see when one of them stands still. ``upstream_port`` is where they
+    look for their upstream: nothing listens there unless a test does."""
+
+    replicas: list[Replica]
+    store_url: str
+    upstream_port: int
+
+
+@pytest.fixture(scope="session")
+def bucket_trio(tmp_path_factory: pytest.TempPathFactory, seaweedfs_server: S3Server) -> Iterator[BucketTrio]:
+    store_url, port = f"s3://{BUCKET}/trio", free_port()
+    options = (f"--store={store_url}", f"--upstream=up.test=http://127.0.0.1:{port}", "--default-upstream=up.test")
+    with ExitStack() as stack:
+        with bucket_of(seaweedfs_server):
+            started = stack.enter_context(replicas(tmp_path_factory.mktemp("bucket"), 3, *options, quick_leases=True))
+        yield BucketTrio(started, store_url, port)

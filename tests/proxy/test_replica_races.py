@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import aiohttp
 import pytest
 
 from cache.oci import media_types
 from cache.oci.digest import Digest
-from tests.proxy.cluster import bucket_of, replicas
-from tests.s3_servers import BUCKET
 
 REPLICAS = 3
 TAGS = 4
@@ -20,15 +18,11 @@ ROUNDS = 10
 
 
 @pytest.fixture(params=["file", "s3"], scope="module")
-def urls(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+def urls(request: pytest.FixtureRequest) -> list[str]:
     """Replicas over one store."""
-    with ExitStack() as stack:
-        options = []
-        if request.param == "s3":
-            stack.enter_context(bucket_of(request.getfixturevalue("seaweedfs_server")))
-            options.append(f"--store=s3://{BUCKET}/races")
-        started = stack.enter_context(replicas(tmp_path_factory.mktemp("races"), REPLICAS, *options))
-        yield [replica.url for replica in started]
+    if request.param == "s3":
+        return [replica.url for replica in request.getfixturevalue("bucket_trio").replicas]
+    return [replica.url for replica in request.getfixturevalue("trio")]
 
 
 @asynccontextmanager

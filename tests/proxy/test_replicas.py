@@ -10,7 +10,6 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import aiohttp
@@ -24,7 +23,7 @@ from cache.oci.digest import Digest
 from proxy.cluster.replica_key import KEY_BYTES, SIGNATURE_LIFE_S, ReplicaKey
 from proxy.cluster.replicas import REPLICA_HEADER, Replicas, load_key
 from tests.debian import write_layout
-from tests.peers import Registry, start_balancer, start_registry
+from tests.peers import Registry, start_balancer
 from tests.proxy.cluster import Replica, replicas
 from tests.proxy.processes import until
 
@@ -81,20 +80,6 @@ async def test_alone_an_upload_has_no_place_and_the_store_no_key() -> None:
     assert alone.upload_name("upload") == "upload"
     assert alone.owner_of(KEY.upload_name("upload", "http://r1:1")) is None
     assert await store.get(paths.replica_key()) is None
-
-
-@pytest.fixture(scope="module")
-def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    with start_registry(tmp_path_factory.mktemp("upstream")) as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def trio(tmp_path_factory: pytest.TempPathFactory, upstream: Registry) -> Iterator[list[Replica]]:
-    """Three replicas, which whoever ends one starts again."""
-    options = (f"--upstream=up.test={upstream.url}", "--default-upstream=up.test", "--drain=1h")
-    with replicas(tmp_path_factory.mktemp("trio"), 3, *options) as started:
-        yield started
 
 
 def store_of(replica: Replica) -> Path:
