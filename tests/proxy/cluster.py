@@ -106,16 +106,16 @@ def replicas(tmp: Path, count: int, *options: str, quick_leases: bool = False) -
 
 
 @pytest.fixture(scope="session")
-def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+def trio_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     """The registry that ``trio`` has behind it."""
     with start_registry(tmp_path_factory.mktemp("upstream")) as started:
         yield started
 
 
 @pytest.fixture(scope="session")
-def trio(tmp_path_factory: pytest.TempPathFactory, upstream: Registry) -> Iterator[list[Replica]]:
+def trio(tmp_path_factory: pytest.TempPathFactory, trio_registry: Registry) -> Iterator[list[Replica]]:
     """Three replicas over one store of files; told to end, they wait for uploads for ever."""
-    options = (f"--upstream=up.test={upstream.url}", "--default-upstream=up.test", "--drain=1h")
+    options = (f"--upstream=up.test={trio_registry.url}", "--default-upstream=up.test", "--drain=1h")
     with replicas(tmp_path_factory.mktemp("trio"), 3, *options) as started:
         yield started
 

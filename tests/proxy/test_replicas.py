@@ -231,7 +231,7 @@ def skopeo(*arguments: str) -> None:
     subprocess.run(["skopeo", *arguments], check=True, capture_output=True, timeout=60)
 
 
-async def test_forwarded_pushes_pass_through_too(trio: list[Replica], upstream: Registry) -> None:
+async def test_forwarded_pushes_pass_through_too(trio: list[Replica], trio_registry: Registry) -> None:
     data = random.Random(6).randbytes(PIECE_BYTES)
     one, two, _ = trio
     async with aiohttp.ClientSession() as session:
@@ -241,7 +241,7 @@ async def test_forwarded_pushes_pass_through_too(trio: list[Replica], upstream: 
             assert reply.status == 202
         async with session.put(f"{two.url}{place}?digest={Digest.of(data)}") as reply:
             assert reply.status == 201
-        async with session.get(f"{upstream.url}/v2/team/app/blobs/{Digest.of(data)}") as reply:
+        async with session.get(f"{trio_registry.url}/v2/team/app/blobs/{Digest.of(data)}") as reply:
             assert await reply.read() == data
 
 
