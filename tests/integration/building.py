@@ -85,6 +85,10 @@ class Builder:
         self.home.mkdir(parents=True, exist_ok=True)
         return {"PATH": os.environ["PATH"], "HOME": str(self.home), **self.environment}
 
+    def left(self) -> list[Path]:
+        """The files that builds have left in its home, apart from digests of contexts' files: no layer, no store."""
+        return [path for path in self.home.rglob("*") if path.is_file() and path.parent.name != "file-digests"]
+
     def build(self, *arguments: object) -> Ended:
         """Runs a build to its end."""
         done = subprocess.run(
