@@ -15,8 +15,8 @@ START = """\
 
 <!-- Made by `python -m builder.flag_page > docs/kaniko-flags.md`: change the tables in the code, not this page. -->
 
-Every flag and environment variable of Kaniko's executor and warmer is accepted: those of the original, and those of the
-forks of osscontainertools (mzihlmann) and Chainguard. `/kaniko/executor` is `crossdock build`, `/kaniko/warmer` is
+Every flag and environment variable of Kaniko's executor and warmer is known here: those of the original, and those of
+the forks of osscontainertools (mzihlmann) and Chainguard. `/kaniko/executor` is `crossdock build`, `/kaniko/warmer` is
 `crossdock warm`; `executor push`, `login` and `version` are there too, `bake` is not: name its `--target` and
 `--destination`.
 
