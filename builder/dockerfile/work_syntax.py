@@ -64,6 +64,8 @@ def _copied(statement: Statement) -> tuple[tuple[Word, ...], tuple[Document, ...
         mark = read_mark(word.text) if below else None
         if mark is None:
             sources.append(word)
+        elif mark.name not in below:
+            raise DockerfileError("the name of a here-document cannot have blanks in it", word.span)
         else:
             documents.append(Document(mark.name, below[mark.name].content, mark.expand))
     if below and read_mark(words[-1].text):

@@ -144,8 +144,7 @@ class _Evaluator:
                 value = self.scope.text(argument.default)
             if value is None:
                 value = self.arguments.value(name)
-            if value is not None:
-                self.scope.declare(name, value)
+            self.scope.declare(name, value)
             told.append((name, value))
         return history.arg_text(told)
 

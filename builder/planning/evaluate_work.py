@@ -43,7 +43,7 @@ class WorkEvaluator:
             name=self.name,
             span=instruction.span,
             config=self.scope.config,
-            created_by=history.run_text(argv, self.scope.declared),
+            created_by=history.run_text(argv, {name: keyed.get(name, "") for name in self.scope.declared}),
             argv=argv,
             environment={**proxies, **keyed},
             keyed_environment=keyed,

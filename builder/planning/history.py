@@ -40,7 +40,8 @@ def label_text(pairs: Iterable[tuple[str, str]]) -> str:
 
 
 def run_text(argv: Sequence[str], arguments: Mapping[str, str]) -> str:
-    """RUN with its whole command line; ``arguments`` are the build arguments declared so far, in order."""
+    """RUN with its whole command line; ``arguments`` are the names of the ARGs so far, in order, with what the command
+    sees under them."""
     values = [f"{name}={value}" for name, value in arguments.items()]
     count = [f"|{len(values)}"] if values else []
     return " ".join(["RUN", *count, *values, *argv]) + _SUFFIX

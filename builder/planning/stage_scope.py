@@ -31,13 +31,14 @@ class Arguments:
 class StageScope:
     """Changes as the stage goes on.
 
-    ``declared`` are the build arguments of this stage and those below it; ``latest`` the names whose last definition
-    was an ARG: of ARG and ENV the later one wins. ``cmd_set`` tells a CMD of this very stage.
+    ``declared`` are the build arguments of this stage and those below it, None for one that nothing gave a value;
+    ``latest`` the names whose last definition was an ARG: of ARG and ENV the later one wins. ``cmd_set`` tells a CMD of
+    this very stage.
     """
 
     config: ImageConfig
     escape: str
-    declared: dict[str, str] = field(default_factory=dict)
+    declared: dict[str, str | None] = field(default_factory=dict)
     latest: set[str] = field(default_factory=set)
     cmd_set: bool = False
 
@@ -50,8 +51,11 @@ class StageScope:
     def workdir(self) -> str:
         return self.config.config.working_dir or "/"
 
-    def declare(self, name: str, value: str) -> None:
-        """ARG with a value."""
+    def declare(self, name: str, value: str | None) -> None:
+        """ARG; without a value it leaves an earlier one alone."""
+        if value is None:
+            self.declared.setdefault(name, None)
+            return
         self.declared[name] = value
         self.latest.add(name)
 
@@ -63,8 +67,9 @@ class StageScope:
 
     def variables(self) -> dict[str, str]:
         """What words are expanded with and commands see: ENV and the declared ARGs."""
-        latest = {name: self.declared[name] for name in self.latest}
-        return {**self.declared, **metadata.environment(self.config), **latest}
+        values = {name: value for name, value in self.declared.items() if value is not None}
+        latest = {name: values[name] for name in self.latest}
+        return {**values, **metadata.environment(self.config), **latest}
 
     def text(self, word: Word) -> str:
         """The word, expanded. Raises DockerfileError."""

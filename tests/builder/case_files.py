@@ -131,7 +131,7 @@ def _config_lines(config: dict[str, Any]) -> list[str]:
         if name == "Env":
             value = [entry for entry in value if entry != _DEFAULT_ENV]
         if value:
-            lines.append(f"{name}: {json.dumps(value, ensure_ascii=False)}")
+            lines.append(f"{name}: {json.dumps(value, ensure_ascii=False, sort_keys=True)}")
     return lines
 
 

@@ -19,7 +19,7 @@ def test_run_sees_env_and_declared_arguments():
     assert exec_form.argv == ("prog", "$A")
     assert shell_form.argv == ("/bin/sh", "-c", "echo $A")
     assert {k: v for k, v in shell_form.environment.items() if k != "PATH"} == {"A": "1", "B": "2", "C": "1"}
-    assert shell_form.created_by == "RUN |1 A=1 /bin/sh -c echo $A # buildkit"
+    assert shell_form.created_by == "RUN |2 A=1 UNSET= /bin/sh -c echo $A # buildkit"
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,11 @@ STEP = re.compile(r"^\[\S+ \d+/\d+\] .*: (CACHED|NOT NEEDED|[\d.]+s, .+)$", re.M
 @pytest.fixture(scope="session")
 def busybox_layout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An OCI layout with a small image: busybox, two users, a directory with the set-group-id bit, a link to a file."""
-    made = tmp_path_factory.mktemp("busybox")
+    return write_base(tmp_path_factory.mktemp("busybox"))
+
+
+def write_base(made: Path) -> Path:
+    """The same below ``made``."""
     root = make_busybox_root(made / "root")
     for name in {"cp", "date", "find", "mkfifo", "sort", "true", "wc"} - set(APPLETS):
         (root / "bin" / name).symlink_to("busybox")
