@@ -24,7 +24,7 @@ from isal import igzip
 
 CACHE = Path(__file__).parent.parent / ".cache"
 SUITE = "bookworm"
-PACKAGES = ("python3", "ca-certificates")
+PACKAGES = ("python3", "ca-certificates", "git", "openssh-client")
 LEFT_OUT = (
     "dev",
     "proc",
@@ -44,7 +44,7 @@ LEFT_OUT = (
 
 
 def debian_layout() -> Path:
-    """An OCI layout with one image, tagged ``base``: Debian's minimal system with Python and certificates.
+    """An OCI layout with one image, tagged ``base``: Debian's minimal system with what the executor image needs.
 
     Raises subprocess.CalledProcessError when debootstrap fails.
     """

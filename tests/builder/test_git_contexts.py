@@ -132,6 +132,11 @@ def test_a_submodule_that_is_not_elsewhere_is_refused(tmp_path, repositories, ov
     assert not (repositories / "touched").exists()
 
 
+def test_without_git_it_is_said(tmp_path):
+    with pytest.raises(ContextError, match=r"cannot fetch git://127.0.0.1/r: the program git is not installed here"):
+        checked_out(GitSource("git://127.0.0.1/r"), tmp_path / "all", {"PATH": "/nonexistent"})
+
+
 # ssh
 
 

@@ -11,9 +11,13 @@ from typing import Any
 
 import pytest
 
+from tests.builder.case_files import describe
+from tests.builder.servers import repository
 from tests.debian import push_layout
 from tests.peers import Registry, start_registry
 from tests.programs import CROSSDOCK, ROOT, environment, write_docker_config
+
+__all__ = ["repository"]
 
 pytestmark = [pytest.mark.peers, pytest.mark.timeout(400)]
 
@@ -151,7 +155,19 @@ def test_the_other_commands_start_as_any_user(pipeline: Pipeline, command: tuple
     assert shown.stdout.startswith("Usage: ")
 
 
-def test_a_shell_stands_where_pipelines_look_for_one(pipeline: Pipeline):
-    script = "test $(pwd) = /workspace && command -v executor && command -v sh"
+def test_a_context_in_git(pipeline: Pipeline, checkout: Path, repository: str):
+    (checkout / "Dockerfile").write_text("FROM scratch\nCOPY top sub /\n")
+    flags = ("--dockerfile=/workspace/Dockerfile", "--no-push", "--oci-layout-path=/workspace/layout")
+    given = (pipeline.executor_image, f"--context={repository}#main", *flags)
+    built = pipeline.run("--env=GIT_PULL_METHOD=git", f"--volume={checkout}:/workspace", *given)
+    assert built.returncode == 0, built.stderr
+    shown = describe(checkout / "layout", 0)
+    assert ' top "2\\n"' in shown
+    assert ' file "f\\n"' in shown
+
+
+def test_what_pipelines_and_contexts_look_for_is_there(pipeline: Pipeline):
+    programs = "for program in executor sh git ssh openssl; do command -v $program || exit 1; done"
+    script = f"test $(pwd) = /workspace && test -s /etc/ssl/certs/ca-certificates.crt && {programs}"
     found = pipeline.run("--entrypoint=/busybox/sh", pipeline.executor_image, "-c", script)
-    assert found.stdout.splitlines()[0] == "/kaniko/executor", found.stderr
+    assert (found.returncode, found.stdout.partition("\n")[0]) == (0, "/kaniko/executor"), found.stderr
