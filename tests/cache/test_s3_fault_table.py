@@ -7,6 +7,7 @@ before, or as it was to become. A condition that does not hold is a conflict whe
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -53,21 +54,26 @@ class World:
         }
 
 
+@asynccontextmanager
+async def opened(fake: FakeS3, patch: pytest.MonkeyPatch, attempts: int, answer_s: float) -> AsyncIterator[World]:
+    """A world in which all has small parts, and is tried so often without pauses."""
+    patch.setattr("cache.s3.patience.MIN_RATE_BYTES_S", 1 << 40)
+    patch.setattr("cache.s3.session.READ_TIMEOUT_S", answer_s)
+    patch.setattr("cache.s3.writing.LOOK_PAUSE_S", 0.0)
+    patch.setattr("cache.s3.part_intake.part_bytes", lambda number: MIB)
+    for kind in ("INTERACTIVE", "BULK"):
+        patch.setattr(f"cache.s3.bucket.{kind}", Patience(attempts, 0.0, 0.0, answer_s))
+    store = S3Store(S3Location(BUCKET, "p", fake.endpoint_url))
+    try:
+        yield World(store, fake)
+    finally:
+        await store.close()
+
+
 @pytest.fixture
 async def at(fake: FakeS3, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    monkeypatch.setattr("cache.s3.patience.MIN_RATE_BYTES_S", 1 << 40)
-    monkeypatch.setattr("cache.s3.session.READ_TIMEOUT_S", 0.15)
-    limit_waits(monkeypatch, 6, 0.15)
-    monkeypatch.setattr("cache.s3.writing.LOOK_PAUSE_S", 0.0)
-    monkeypatch.setattr("cache.s3.part_intake.part_bytes", lambda number: MIB)
-    store = S3Store(S3Location(BUCKET, "p", fake.endpoint_url))
-    yield World(store, fake)
-    await store.close()
-
-
-def limit_waits(monkeypatch: pytest.MonkeyPatch, attempts: int, answer_s: float) -> None:
-    for kind in ("INTERACTIVE", "BULK"):
-        monkeypatch.setattr(f"cache.s3.bucket.{kind}", Patience(attempts, 0.0, 0.0, answer_s))
+    async with opened(fake, monkeypatch, 6, 10.0) as world:
+        yield world
 
 
 @dataclass(frozen=True)
@@ -127,9 +133,9 @@ PASSING: dict[str, Fault] = {
     "200 with an error": lambda times: {"errors": [(200, "InternalError")] * times},
     "409 OperationAborted": lambda times: {"errors": [(409, "OperationAborted")] * times},
     "400 ExpiredToken": lambda times: {"errors": [(400, "ExpiredToken")] * times},
-    "no answer": lambda times: {"stalled": times},
     LOST: lambda times: {"lost_answers": times},
 }
+SILENCE: Fault = lambda times: {"stalled": times}  # noqa: E731 - one of a row
 LASTING: dict[str, Fault] = {
     "403 AccessDenied": lambda times: {"errors": [(403, "AccessDenied")] * times},
     "404 NoSuchBucket": lambda times: {"errors": [(404, "NoSuchBucket")] * times},
@@ -153,38 +159,51 @@ def told(result: Any) -> Any:
     return result
 
 
+async def check_passing(at: World, operation: Operation, fault: Fault, result: Any, done: dict[str, bytes]) -> None:
+    at.begin(on=operation.requests, **fault(1))
+    assert told(await operation.work(at)) == result
+    assert at.objects() == done
+    assert at.fake.faults.met, "nothing met the fault"
+
+
+async def check_staying(at: World, operation: Operation, fault: Fault, done: dict[str, bytes]) -> bool:
+    """Whether it was a failure."""
+    before = at.begin(on=operation.requests, **fault(FOR_EVER))
+    try:
+        result = await operation.work(at)
+        assert at.objects() == done or result is Aside.DELETED
+        failed = False
+    except StoreUnavailable:
+        failed = True
+    assert before.items() & done.items() <= at.objects().items() <= before.items() | done.items()
+    return failed
+
+
 @pytest.mark.parametrize("name", OPERATIONS)
-async def test_a_fault_that_passes_changes_nothing(at, name, subtests):
+async def test_a_fault_that_passes_changes_nothing(at, fake, name, subtests, monkeypatch):
     operation = OPERATIONS[name]
     at.begin()
     result = told(await operation.work(at))
-    objects = at.objects()
+    done = at.objects()
     for fault, fields in met_by(name, PASSING):
         with subtests.test(fault):
-            at.begin(on=operation.requests, **fields(1))
-            assert told(await operation.work(at)) == result
-            assert at.objects() == objects
-            assert at.fake.faults.met, "nothing met the fault"
+            await check_passing(at, operation, fields, result, done)
+    async with opened(fake, monkeypatch, 6, 0.2) as hasty:
+        await check_passing(hasty, operation, SILENCE, result, done)
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-async def test_a_fault_that_stays_is_a_failure_and_no_absence(at, name, subtests, monkeypatch):
+async def test_a_fault_that_stays_is_a_failure_and_no_absence(at, fake, name, subtests, monkeypatch):
     operation = OPERATIONS[name]
-    before = at.begin()
+    at.begin()
     await operation.work(at)
     done = at.objects()
-    limit_waits(monkeypatch, 2, 0.05)
     for fault, fields in met_by(name, PASSING | LASTING):
         with subtests.test(fault):
-            at.begin(on=operation.requests, **fields(FOR_EVER))
-            try:
-                result = await operation.work(at)
-            except StoreUnavailable:
-                pass
-            else:
-                assert fault == LOST or (result, fault in LASTING) == (Aside.DELETED, True)
-                assert at.objects() == done or result is Aside.DELETED
-            assert before.items() & done.items() <= at.objects().items() <= before.items() | done.items()
+            failed = await check_staying(at, operation, fields, done)
+            assert failed or fault == LOST or (name, fault in LASTING) == ("copy aside", True)
+    async with opened(fake, monkeypatch, 2, 0.05) as hasty:
+        assert await check_staying(hasty, operation, SILENCE, done)
 
 
 @pytest.mark.parametrize("answer", [(409, "ConditionalRequestConflict"), (412, "PreconditionFailed")])

@@ -51,6 +51,8 @@ class Load:
     pushed: dict[Name, Digest] = field(default_factory=dict)
     deleted: set[Name] = field(default_factory=set)
     counts: Counter[str] = field(default_factory=Counter)
+    broke: dict[str, str] = field(default_factory=dict)
+    """What each program said when it last broke."""
     _numbers: int = 0
 
     @property
@@ -58,7 +60,8 @@ class Load:
         return self.url.removeprefix("http://")
 
     def __str__(self) -> str:
-        return ", ".join(f"{self.counts[what]} {what}" for what in sorted(self.counts))
+        counts = ", ".join(f"{self.counts[what]} {what}" for what in sorted(self.counts))
+        return "\n".join([counts, *(f"last of {what} broken: {said}" for what, said in self.broke.items())])
 
     def number(self) -> str:
         """A tag that nobody has used yet."""
@@ -109,7 +112,7 @@ class Load:
     async def delete(self) -> None:
         """Deletes the tag of an image until that is acknowledged."""
         own = self.acknowledged("cache/app")
-        if len(own) < 4:
+        if len(own) < 2:
             return await asyncio.sleep(0.05)
         name = self.chance.choice(own)
         del self.pushed[name]
@@ -144,8 +147,12 @@ class Load:
                 process.kill()
                 await process.wait()
         assert not WRONG.search(said), f"{command}: {said}"
-        self.counts[what if process.returncode == 0 else f"{what} broken"] += 1
-        return said if process.returncode == 0 else None
+        if process.returncode != 0:
+            self.counts[f"{what} broken"] += 1
+            self.broke[what] = f"{process.returncode}: {said[-500:]}"
+            return None
+        self.counts[what] += 1
+        return said
 
     async def run_until_done(self, what: str, *command: str) -> str:
         """What a program says when it has done its work at last."""
@@ -172,8 +179,10 @@ class Load:
         with tempfile.TemporaryDirectory(dir="/tmp", prefix="pod-") as directory:  # podman refuses long paths
             layout, name = make_layout(Path(directory)), ("cache/podman", self.number())
             podman = ("podman", f"--root={directory}/all", f"--runroot={directory}/run", "--storage-driver=vfs")
-            held = (await self.run_until_done("podman loads", *podman, "pull", "-q", f"oci:{layout}:base")).split()[-1]
-            pushing = ("push", "--tls-verify=false", f"--digestfile={directory}/digest", held)
+            loaded = await self.run("podman loads", *podman, "pull", "-q", f"oci:{layout}:base")
+            if loaded is None:
+                return  # its storage may be broken: that has nothing to do with us
+            pushing = ("push", "--tls-verify=false", f"--digestfile={directory}/digest", loaded.split()[-1])
             await self.run_until_done("podman pushes", *podman, *pushing, self.image_of(name))
             self.pushed[name] = Digest.parse(Path(directory, "digest").read_text())
             await self.run("podman forgets", *podman, "rmi", "--all", "--force")

@@ -32,7 +32,7 @@ SEED = int(os.environ.get("CROSSDOCK_CLUSTER_SEED", "4"))
 STORE = f"s3://{BUCKET}/cluster"
 UPSTREAM_IMAGES = 6
 WORK = ("kills", "pushes", "pulls", "upstream pulls", "deletions", "skopeo pushes", "podman pushes", "first builds")
-"""What must have happened at all."""
+"""What must have happened at all before it ends."""
 
 
 @contextmanager
@@ -106,7 +106,6 @@ async def test_whoever_dies_nothing_that_was_acknowledged_is_lost(
             await bear(load, members)
         finally:
             print(f"\nseed {SEED}, {LOAD_S:g} s: {load}")
-        assert [what for what in WORK if load.counts[what] == 0] == []
 
 
 async def bear(load: Load, members: list[Replica]) -> None:
@@ -118,6 +117,8 @@ async def bear(load: Load, members: list[Replica]) -> None:
             group.create_task(keep_doing(work, over))
         group.create_task(keep_killing(members, load, over))
         await asyncio.sleep(LOAD_S)
+        while not all(load.counts[what] for what in WORK):
+            await asyncio.sleep(0.1)
         over.set()
     for replica in members:
         await check_all(replica, load)
