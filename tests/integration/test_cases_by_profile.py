@@ -35,8 +35,16 @@ WITHOUT_MOUNTS = {
     "mount_cache_same_twice": "a cache cannot be mounted twice in one step here",
     "network_none": "--network=none cannot be had here",
 }
-NAMES_OTHER_USERS = ("mount_cache_owner", "mount_secret", "user_by_name", "user_from_argument", "user_name_and_group")
-NAMES_OTHER_USERS += ("user_numbers", "user_supplementary_groups")
+NAMES_OTHER_USERS = (
+    "heredoc_run_as_a_user",
+    "mount_cache_owner",
+    "mount_secret",
+    "user_by_name",
+    "user_from_argument",
+    "user_name_and_group",
+)
+NAMES_OTHER_USERS += ("user_known_by_number", "user_numbers", "user_supplementary_groups")
+NAMES_OTHER_USERS += ("user_with_a_group_has_no_other_groups",)
 WITH_ONE_USER = dict.fromkeys(NAMES_OTHER_USERS, "not mapped in this user namespace")
 WITH_ONE_USER |= {"mount_bind_context": "setup.sh"}  # the case cannot make its context
 """What cases end with that need more than there is: docs/isolation.md has the reasons."""
