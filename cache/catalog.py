@@ -189,6 +189,11 @@ def read_tag(name: str, value: bytes) -> TagEntry:
     return _decode(name, value, TagEntry)
 
 
+def read_member(name: str, value: bytes) -> Descriptor:
+    """What the record of a manifest or blob says. Raises DamagedRecord."""
+    return _decode(name, value, Descriptor)
+
+
 async def _until_settled(name: str, change: Callable[[], Awaitable[None]]) -> None:
     """Tries a compare-and-swap of a record anew while others change it. Raises RecordConflict if that does not end."""
     for _ in range(CONFLICT_TRIES):

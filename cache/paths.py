@@ -30,6 +30,8 @@ characters.
 
 from __future__ import annotations
 
+import functools
+
 from cache.oci.digest import Digest
 from cache.oci.reference import check_repository, check_tag
 
@@ -127,6 +129,7 @@ def lock(shard: str) -> str:
     return LOCKS + shard
 
 
+@functools.lru_cache(4096)
 def repository(namespace: str, name: str) -> str:
     """The prefix of all records of a repository. Raises ValueError when either is no name."""
     if not namespace or "/" in namespace:

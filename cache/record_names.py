@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from cache import paths
-from cache.oci.digest import Digest
+from cache.oci.digest import HEX_LENGTHS, Digest
 
 REPOSITORIES = "repositories/"
 LAYERS = "layers/"
@@ -20,8 +20,10 @@ class Kind(Enum):
     REFERRERS = "_referrers"
 
 
-@dataclass(frozen=True, slots=True)
-class Named:
+_KINDS = {kind.value.removeprefix("_"): kind for kind in Kind}
+
+
+class Named(NamedTuple):
     """A record of a repository. ``rest`` is a tag, or ``algorithm/hex``."""
 
     namespace: str
@@ -33,6 +35,15 @@ class Named:
     def place(self) -> str:
         """The repository as people call it: with its upstream's name before it unless it lives only here."""
         return self.repository if self.namespace == paths.HOSTED else f"{self.namespace}/{self.repository}"
+
+    @property
+    def packed(self) -> bytes | None:
+        """The bytes of that digest; None for a tag."""
+        algorithm, _, hexadecimal = self.rest.partition("/")
+        try:
+            return bytes.fromhex(hexadecimal) if HEX_LENGTHS.get(algorithm) == len(hexadecimal) else None
+        except ValueError:
+            return None
 
     @property
     def digest(self) -> Digest | None:
@@ -47,14 +58,12 @@ class Named:
 def parse(name: str) -> Named | None:
     """What the record of this name is about; None when it is no record of a repository."""
     namespace, _, path = name.removeprefix(REPOSITORIES).partition("/")
-    repository, underscore, rest = path.partition("/_")
-    kind, _, rest = rest.partition("/")
-    if not name.startswith(REPOSITORIES) or not repository or not underscore or not rest:
+    repository, _, rest = path.partition("/_")
+    word, _, rest = rest.partition("/")
+    kind = _KINDS.get(word)
+    if not name.startswith(REPOSITORIES) or not repository or not rest or kind is None:
         return None
-    try:
-        return Named(namespace, repository, Kind(f"_{kind}"), rest)
-    except ValueError:
-        return None
+    return Named(namespace, repository, kind, rest)
 
 
 def prefixes(place: str) -> tuple[str, ...]:

@@ -52,7 +52,7 @@ LEVELS = {
         cache.disk: eviction
         cache.oci: challenge http_proxy networks reach redirect referrers replies retry sending
         cache.s3: answers capabilities part_sizes patience
-        cache.upkeep: gc_report marks retention
+        cache.upkeep: digests entry_table gc_report marks retention
         proxy: config options reload settings summary
         proxy.auth: admission hosts
         proxy.cluster: replica_key
@@ -92,8 +92,8 @@ LEVELS = {
         builder.sandbox: run
         cache: catalog layers leases stores warm
         cache.disk: copying tiered
-        cache.upkeep: collect condemned entries expiry inventory listing manifest_facts marking reap rounds scrub
-            scrub_turns shards sweep usage usage_totals uses walking
+        cache.upkeep: collect condemned expiry inventory listing manifest_facts marking places reap rounds scrub
+            scrub_turns survey sweep usage usage_table usage_totals uses walking
         proxy: drain maintenance services
         proxy.auth: access authenticate
         proxy.cluster: fills

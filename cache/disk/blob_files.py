@@ -22,6 +22,7 @@ from cache import paths
 from cache.disk import durable
 from cache.errors import BlobNotFound, DigestMismatch, SizeMismatch
 from cache.oci.digest import Digest
+from cache.oci.errors import InvalidDigest
 from cache.store import Unfinished
 from cache.verify import check_expected
 
@@ -83,13 +84,12 @@ class BlobFiles:
 
     def in_directory(self, directory: Path) -> list[tuple[Digest, int]]:
         """The blobs of one of ``directories`` with their sizes in bytes, in order."""
-        inside = directory.relative_to(self._root).as_posix()
-        found = []
+        algorithm, found = directory.parent.name, []
         with os.scandir(directory) as entries:
             for entry in entries:
-                digest = paths.blob_digest(f"{inside}/{entry.name}")
-                if digest is not None:
-                    with contextlib.suppress(FileNotFoundError):
+                with contextlib.suppress(InvalidDigest, FileNotFoundError):
+                    digest = Digest(algorithm, entry.name)
+                    if digest.hex.startswith(directory.name):
                         found.append((digest, entry.stat().st_size))
         return sorted(found)
 

@@ -39,29 +39,24 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 
-from cache import paths
+from cache import bulk, paths
 from cache.oci.digest import Digest
-from cache.record_names import Kind, Named
 from cache.store import Absent, Enumerable, Store
-from cache.together import together
-from cache.upkeep.condemned import BATCH, MAX_BATCHES, State, publish, read_batch, read_state
-from cache.upkeep.entries import Entries
+from cache.upkeep.condemned import BATCH, MAX_BATCHES, Condemning, State, batches_of, read_state
+from cache.upkeep.digests import Digests
 from cache.upkeep.expiry import Expiry
 from cache.upkeep.gc_report import Report
 from cache.upkeep.manifest_facts import ManifestFacts
-from cache.upkeep.marking import Marking, Members
-from cache.upkeep.marks import mark
+from cache.upkeep.marking import Marking
+from cache.upkeep.marks import Marks, mark, mark_of
+from cache.upkeep.places import Place
 from cache.upkeep.retention import GRACE_S, Retention, check_grace, keeps_untagged
-from cache.upkeep.sweep import ABANDONED_S, Sweep, Swept
+from cache.upkeep.survey import Survey
+from cache.upkeep.sweep import ABANDONED_S, Sweep
 from cache.upkeep.usage_totals import UsageTotals
-from cache.upkeep.walking import records_below
-
-PARALLEL = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +77,6 @@ class Collection:
             check_grace(self.grace_s)
 
 
-@dataclass(slots=True)
-class _Unreachable:
-    """The blobs that nothing leads to, as many as can be condemned at a time, and how many there are in all."""
-
-    sizes_bytes: dict[Digest, int] = field(default_factory=dict)
-    count: int = 0
-    total_bytes: int = 0
-
-
 async def collect(store: Store, how: Collection, now: Callable[[], float] = time.time) -> Report:
     """Collects what nobody needs, and reports. ``now`` gives unix seconds.
 
@@ -105,130 +91,115 @@ class _Run:
         self._store = store
         self._how = how
         self._now = now
-        self._totals = UsageTotals(store)
-        self._marking = Marking(ManifestFacts(store))
-        self._gone: set[Digest] = set()
+        self._totals = UsageTotals(store, now())
+        self._facts = ManifestFacts(store, keeps=not how.dry_run)
         self._report = Report(dry_run=how.dry_run)
 
     async def collect(self) -> Report:
         state, version = await read_state(self._store)
+        condemned = await self._condemned_by(state)
         due_s = 0.0 if self._how.offline else state.at + self._how.grace_s - self._now()
-        pending = await self._condemned_by(state) if due_s > 0 and not self._how.dry_run else set()
-        if pending:
-            self._report.waiting, self._report.condemned, self._report.due_s = True, len(pending), due_s
+        if len(condemned) and due_s > 0 and not self._how.dry_run:
+            self._report.waiting, self._report.condemned, self._report.due_s = True, len(condemned), due_s
             return self._report
         await self._totals.load()
-        await self._marking.facts.load()
-        await self._expire()
-        await self._mark()
-        unreachable = await self._unreachable()
-        self._tell(unreachable)
+        await self._facts.open()
+        survey = Survey(self._store, self._totals, self._how.retentions, condemned)
+        await survey.look()
+        marking = await self._mark(survey)
         if self._how.dry_run:
+            await self._condemn(marking.marks, None)
             return self._report
-        if await self._sweep(state, unreachable):
-            state = await self._condemn(state, unreachable, version)
+        if await self._sweep(survey, marking.marks, state):
+            state = await self._condemn(marking.marks, (state, version))
             if self._how.offline:
-                await self._sweep(state, unreachable)
-        await self._remember()
+                await survey.look_for(await self._condemned_by(state))
+                if await self._sweep(survey, marking.marks, state):
+                    self._report.condemned = 0
+        else:
+            await self._condemn(marking.marks, None)
+        await self._totals.save()
         return self._report
 
-    async def _condemned_by(self, state: State) -> set[Digest]:
+    async def _condemned_by(self, state: State) -> Marks:
         """What is condemned and has not been deleted."""
-        names = [paths.condemned(state.run, number) for number in range(state.batches)]
-        batches = await together((partial(read_batch, self._store, name) for name in names), PARALLEL)
-        return {Digest.parse(digest) for found in batches if found is not None for digest in found[0].doomed}
+        marks = Marks()
+        async for _, batch in batches_of(self._store, state):
+            for digest in batch.doomed:
+                marks.add(mark(Digest.parse(digest)))
+        return marks
 
-    async def _expire(self) -> None:
-        now = self._now()
-        entries = Entries(self._store, self._marking.facts, self._totals, self._how.retentions, now)
-        expiry = Expiry(self._store, entries, self._report, now, self._how.dry_run)
-        async for found in expiry.kept():
-            if found.target is None:
-                continue
-            if found.is_manifest:
-                await self._marking.reach(found.target)
-            else:
-                self._marking.marks.add(mark(found.target))
-        self._gone = set(expiry.gone)
-        for digest in expiry.gone:
-            facts = self._marking.facts.known(digest)
-            self._gone |= set(map(Digest.parse, facts.manifests)) if facts is not None else set()
+    async def _mark(self, survey: Survey) -> Marking:
+        """Removes what breaks a limit, and marks what something leads to then."""
+        marking = Marking(self._store, self._facts, survey.places)
+        for blob, _ in survey.unlimited:
+            marking.marks.add(mark_of(blob))
+        expiry = Expiry(self._store, survey, self._facts, marking, self._report, self._how.dry_run)
+        await expiry.run(self._now())
+        await marking.mark_members(survey.members)
+        await marking.keep_loose(_Untagged(self._totals, expiry.gone, self._now()).stays)
+        self._report.manifests, self._report.manifests_read = len(marking.reached), self._facts.read
+        return marking
 
-    async def _mark(self) -> None:
-        await Members(self._store, self._marking, self._how.retentions, self._stays).mark_all()
-
-    def _stays(self, named: Named, retention: Retention) -> bool:
-        """Whether a manifest without a tag stays: also one that is first seen now, unless its tag goes now."""
-        digest = named.digest
-        assert digest is not None, "a member is about a digest"
-        name = paths.member(named.namespace, named.repository, digest)
-        if digest in self._gone:
-            self._totals.untag(name, self._now())
-        used = self._totals.seen(name, self._now())
-        return keeps_untagged(retention, used.first_at, used.last_at, used.untagged_at, self._now())
-
-    async def _unreachable(self) -> _Unreachable:
-        found = _Unreachable()
-        async for digest, size_bytes in self._blobs():
-            if mark(digest) in self._marking.marks:
-                continue
-            found.count += 1
-            found.total_bytes += size_bytes
-            if len(found.sizes_bytes) < BATCH * MAX_BATCHES:
-                found.sizes_bytes[digest] = size_bytes
-        return found
-
-    async def _blobs(self) -> AsyncIterator[tuple[Digest, int]]:
-        if isinstance(self._store, Enumerable):
-            async for found in self._store.blobs():
-                yield found
-
-    def _tell(self, unreachable: _Unreachable) -> None:
-        report = self._report
-        report.manifests, report.manifests_read = len(self._marking.manifests), self._marking.facts.read
-        report.unreachable, report.unreachable_bytes = unreachable.count, unreachable.total_bytes
-        report.condemned, report.due_s = len(unreachable.sizes_bytes), self._how.grace_s
-
-    async def _sweep(self, state: State, unreachable: _Unreachable) -> bool:
+    async def _sweep(self, survey: Survey, marks: Marks, state: State) -> bool:
         """Deletes what is condemned; False when something of it is left to the next run."""
-        if not state.batches:
-            return True
-        members = await self._members_of(set(map(mark, await self._condemned_by(state))))
-        swept = await Sweep(self._store, self._marking, members, self._how.abandoned_s).run(state)
-        self._count(swept, unreachable)
+        sweep = Sweep(self._store, marks, self._facts, survey.doomed_members, survey.places, self._how.abandoned_s)
+        swept = await sweep.run(state)
+        self._report.freed += swept.deleted
+        self._report.freed_bytes += swept.deleted_bytes
+        self._report.rescued += swept.rescued
+        self._report.unfinished_batches += swept.unfinished
         return not swept.unfinished
 
-    async def _members_of(self, doomed: set[int]) -> dict[int, list[str]]:
-        """The names of the records that say which repositories have these blobs."""
-        members: dict[int, list[str]] = defaultdict(list)
-        async for named in records_below(self._store):
-            digest = named.digest if named.kind is Kind.MEMBER else None
-            if digest is not None and mark(digest) in doomed:
-                members[mark(digest)].append(paths.member(named.namespace, named.repository, digest))
-        return members
-
-    def _count(self, swept: Swept, unreachable: _Unreachable) -> None:
-        report = self._report
-        report.freed += len(swept.deleted)
-        report.freed_bytes += sum(unreachable.sizes_bytes.pop(digest, 0) for digest in swept.deleted)
-        report.condemned = len(unreachable.sizes_bytes)
-        report.rescued += swept.rescued
-        report.unfinished_batches += swept.unfinished
-
-    async def _condemn(self, swept: State, unreachable: _Unreachable, version: str | Absent) -> State:
-        """Publishes what is unreachable, then removes the batches of runs that died before they had published them.
+    async def _condemn(self, marks: Marks, swept: tuple[State, str | Absent] | None) -> State:
+        """Counts what is unreachable. In the place of what was ``swept`` it is published, and then the batches of runs
+        are removed that died before they had published them.
 
         Those were listed before: of what somebody else publishes after us nothing is removed.
         """
-        left = [name async for name in self._store.names(paths.GC_CONDEMNED)]
-        if not unreachable.sizes_bytes and not swept.batches and not left:
-            return swept
-        run = secrets.token_hex(8)
-        state = await publish(self._store, unreachable.sizes_bytes, run, self._now(), version)
-        await together((partial(self._store.remove, name) for name in left), PARALLEL)
+        report, run = self._report, Condemning(self._store, secrets.token_hex(8))
+        left = [name async for name in self._store.names(paths.GC_CONDEMNED)] if swept is not None else []
+        async for digest, size_bytes in self._unreachable(marks):
+            report.unreachable += 1
+            report.unreachable_bytes += size_bytes
+            if swept is not None:
+                await run.add(digest, size_bytes)
+        report.condemned, report.due_s = min(report.unreachable, BATCH * MAX_BATCHES), self._how.grace_s
+        if swept is None:
+            return State()
+        state, version = swept
+        if not report.unreachable and not state.batches and not left:
+            return state
+        state = await run.publish(self._now(), version)
+        await bulk.remove_all(self._store, left)
         return state
 
-    async def _remember(self) -> None:
-        self._marking.facts.forget_but(self._marking.manifests)
-        await self._marking.facts.save()
-        await self._totals.save(self._now())
+    async def _unreachable(self, marks: Marks) -> AsyncIterator[tuple[Digest, int]]:
+        """The blobs that nothing leads to, with their sizes in bytes, in order."""
+        if isinstance(self._store, Enumerable):
+            async for digest, size_bytes in self._store.blobs():
+                if mark(digest) not in marks:
+                    yield digest, size_bytes
+
+
+class _Untagged:
+    """Which manifests stay that no tag leads to; asked shard by shard. ``gone`` are those whose tags go now."""
+
+    def __init__(self, totals: UsageTotals, gone: Digests, now: float) -> None:
+        self._totals = totals
+        self._gone = gone
+        self._now = now
+        self._shard = -1
+        self._gone_here: set[bytes] = set()
+
+    def stays(self, manifest: bytes, place: Place) -> bool:
+        """Whether a manifest stays: also one that is first seen now, unless its tag goes now."""
+        assert place.retention is not None, "only a retention makes a manifest loose"
+        if manifest[0] != self._shard:
+            self._shard = manifest[0]
+            self._gone_here = {gone for gone, _ in self._gone.of(self._shard)}
+        name = place.member(manifest)
+        if manifest in self._gone_here:
+            self._totals.untag(name)
+        used = self._totals.seen(name)
+        return keeps_untagged(place.retention, used.first_at, used.last_at, used.untagged_at, self._now)

@@ -14,8 +14,10 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterable
+from bisect import bisect_right
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 import msgspec
@@ -26,15 +28,18 @@ from cache.errors import CacheError, CondemnedUnknown, DamagedRecord, RecordConf
 from cache.oci.digest import Digest
 from cache.singleflight import SingleFlight
 from cache.store import ABSENT, Absent, Believing, Records
-from cache.upkeep.marks import mark
+from cache.together import together
+from cache.upkeep.marks import Marks, mark
 from cache.upkeep.retention import KNOWN_S, RELOAD_S
 
 BATCH = 1000
-MAX_BATCHES = 100
-"""So many batches are condemned at a time: it bounds what replicas remember, and what a run of gc does."""
+MAX_BATCHES = 1000
+"""So many batches are condemned at a time: it bounds what replicas remember (eight bytes for a blob), and what a run of
+gc does."""
 WAIT_S = 30.0
 """How long a push waits for the deletion of the blob that it brings again."""
 _POLL_S = 0.2
+_READ_AT_ONCE = 16
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -49,11 +54,22 @@ class State(msgspec.Struct, frozen=True):
 
 
 class Batch(msgspec.Struct, frozen=True):
-    """Some condemned blobs, as ``algorithm:hex``; ``spared`` ones of them stay. Closed = decided."""
+    """Some condemned blobs, as ``algorithm:hex`` and in order, with their sizes; ``spared`` ones of them stay.
+
+    Closed = decided.
+    """
 
     digests: tuple[str, ...]
     spared: tuple[str, ...] = ()
     closed: bool = False
+    sizes_bytes: tuple[int, ...] = ()
+
+    @property
+    def doomed_bytes(self) -> int:
+        """The size of those that are to be deleted."""
+        spared = frozenset(self.spared)
+        sizes = zip(self.digests, self.sizes_bytes, strict=False)
+        return sum(size_bytes for digest, size_bytes in sizes if digest not in spared)
 
     @property
     def doomed(self) -> tuple[str, ...]:
@@ -76,6 +92,17 @@ async def read_batch(records: Records, name: str) -> tuple[Batch, str] | None:
     return (_decode(name, found.value, Batch), found.version) if found is not None else None
 
 
+async def batches_of(records: Records, state: State) -> AsyncIterator[tuple[int, Batch]]:
+    """The batches of a run that are not done with, by their numbers. Raises StoreUnavailable, DamagedRecord."""
+    for start in range(0, state.batches, _READ_AT_ONCE):
+        numbers = range(start, min(start + _READ_AT_ONCE, state.batches))
+        names = (paths.condemned(state.run, number) for number in numbers)
+        found = await together((partial(read_batch, records, name) for name in names), _READ_AT_ONCE)
+        for number, batch in zip(numbers, found, strict=True):
+            if batch is not None:
+                yield number, batch[0]
+
+
 def _decode(name: str, value: bytes, kind: type[T]) -> T:
     try:
         return msgspec.msgpack.decode(value, type=kind)
@@ -90,11 +117,28 @@ def encode(value: State | Batch) -> bytes:
 
 @dataclass(slots=True)
 class _View:
-    """What a replica knows to be condemned: the batch's number by the blob's mark."""
+    """What a replica knows to be condemned: marks of the blobs, and the batches, each by its first blob, in order."""
 
     run: str = ""
-    batch_of: dict[int, int] = field(default_factory=dict)
+    marks: Marks = field(default_factory=Marks)
+    firsts: list[str] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
     kept: set[Digest] = field(default_factory=set)
+
+    def add(self, number: int, batch: Batch) -> None:
+        """Learns of the next batch."""
+        if batch.digests:
+            self.firsts.append(batch.digests[0])
+            self.numbers.append(number)
+            for digest in batch.digests:
+                self.marks.add(mark(Digest.parse(digest)))
+
+    def batch_of(self, digest: Digest) -> int | None:
+        """The number of the batch that the blob is in, if it is in one."""
+        if mark(digest) not in self.marks:
+            return None
+        place = bisect_right(self.firsts, str(digest))
+        return self.numbers[place - 1] if place else None
 
 
 class Condemned:
@@ -127,10 +171,8 @@ class Condemned:
         state, _ = await read_state(self._records)
         if state.run != self._view.run:
             view = _View(state.run)
-            for number in range(state.batches):
-                found = await read_batch(self._records, paths.condemned(state.run, number))
-                if found is not None:
-                    view.batch_of.update((mark(Digest.parse(digest)), number) for digest in found[0].digests)
+            async for number, batch in batches_of(self._records, state):
+                view.add(number, batch)
             self._doubt(None)  # what the run before had condemned is gone, and we no longer know what that was
             self._view = view
         self._known_at = began_at
@@ -153,10 +195,10 @@ class Condemned:
         False when that is decided already: then it is as good as absent. Asks for nothing while nothing is condemned.
         """
         view = self._view
-        if not view.batch_of:
+        if not view.firsts or digest in view.kept:
             return True
-        number = view.batch_of.get(mark(digest))
-        if number is None or digest in view.kept:
+        number = view.batch_of(digest)
+        if number is None:
             return True
         return await self._keep(view, paths.condemned(view.run, number), digest)
 
@@ -205,21 +247,46 @@ class Condemned:
             log.warning("condemned_not_read", error=str(error))
 
 
-async def publish(records: Records, digests: Iterable[Digest], run: str, at: float, expected: str | Absent) -> State:
-    """Condemns blobs (MAX_BATCHES batches at the most) in the place of what was; returns the new state.
+class Condemning:
+    """Condemns blobs in the place of what was: written batch by batch as they are found, and published at the end."""
 
-    The state is written last, so that what it names is there. Raises RecordConflict when somebody else has changed it
-    since ``expected``; what was written is removed then.
-    """
-    found = sorted(map(str, digests))[: BATCH * MAX_BATCHES]
-    batches = [tuple(found[start : start + BATCH]) for start in range(0, len(found), BATCH)]
-    for number, batch in enumerate(batches):
-        await records.put(paths.condemned(run, number), encode(Batch(batch)))
-    state = State(run, len(batches), at)
-    try:
-        await records.put(paths.GC_STATE, encode(state), expected)
-    except RecordConflict:
-        for number in range(len(batches)):
-            await records.remove(paths.condemned(run, number))
-        raise
-    return state
+    def __init__(self, records: Records, run: str) -> None:
+        self._records = records
+        self._run = run
+        self._found: list[tuple[str, int]] = []
+        self._batches = 0
+        self.blobs = 0
+        """How many are condemned: MAX_BATCHES batches at the most."""
+
+    async def add(self, digest: Digest, size_bytes: int) -> None:
+        """Condemns a blob. They must come in order. Raises StoreUnavailable."""
+        if self.blobs == BATCH * MAX_BATCHES:
+            return
+        self._found.append((str(digest), size_bytes))
+        self.blobs += 1
+        if len(self._found) == BATCH:
+            await self._write()
+
+    async def _write(self) -> None:
+        digests, sizes_bytes = zip(*self._found, strict=True)
+        self._found = []
+        name = paths.condemned(self._run, self._batches)
+        self._batches += 1
+        await self._records.put(name, encode(Batch(digests, sizes_bytes=sizes_bytes)))
+
+    async def publish(self, at: float, expected: str | Absent) -> State:
+        """Puts it in force; returns the new state.
+
+        The state is written last, so that what it names is there. Raises RecordConflict when somebody else has changed
+        it since ``expected``; what was written is removed then.
+        """
+        if self._found:
+            await self._write()
+        state = State(self._run, self._batches, at)
+        try:
+            await self._records.put(paths.GC_STATE, encode(state), expected)
+        except RecordConflict:
+            for number in range(self._batches):
+                await self._records.remove(paths.condemned(self._run, number))
+            raise
+        return state

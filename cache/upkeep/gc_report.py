@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from cache.units import told_bytes, told_seconds
-from cache.upkeep.retention import Entry, Reason
+from cache.upkeep.entry_table import Entry
+from cache.upkeep.retention import Reason
 
 LARGEST = 5
 

@@ -22,6 +22,11 @@ def mark(digest: Digest) -> int:
     return int(digest.hex[:16], 16)
 
 
+def mark_of(packed: bytes) -> int:
+    """The mark of the digest that has these bytes."""
+    return int.from_bytes(packed[:8])
+
+
 class Marks:
     """A growing set of marks: sorted arrays, one for each first byte, and what has not been sorted in yet."""
 

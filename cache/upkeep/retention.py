@@ -1,20 +1,22 @@
 """What of a cache is kept: limits by prefix, and the decision over the entries that there are.
 
-An entry is a tag, or a step of a builder's local cache. Its last use counts, and where it was never used, when it was
-pushed. When bytes bind, those entries go first that save the least time for each byte: the seconds that their step
-took, times how often they are used.
+The last use of an entry counts, and where it was never used, when it was pushed. When bytes bind, those entries go
+first that save the least time for each byte: the seconds that their step took, times how often they are used.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import heapq
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from cache.units import parse_bytes, parse_seconds
+from cache.upkeep.entry_table import EntryTable
 
-ASSUMED_S = 10.0
-"""What a step took whose entry does not say it, as Kaniko's do not."""
+PIECE = 4096
 
 _EXPECTED = "expected PREFIX LIMIT[,LIMIT...] with limits idle=, age=, bytes= and entries=, for example"
 _EXAMPLE = f"{_EXPECTED} 'cache idle=14d,bytes=50GB,entries=10000'"
@@ -100,54 +102,40 @@ def retention_of(retentions: Sequence[Retention], place: str) -> Retention | Non
     return next((each for each in retentions if each.covers(place)), None)
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """An entry by its record's ``name``, with what is known of it; times are unix seconds."""
-
-    name: str
-    size_bytes: int
-    pushed_at: float
-    used_at: float
-    hits: int = 0
-    seconds: float = 0.0
-
-    @property
-    def last_at(self) -> float:
-        """When it was used last, or pushed."""
-        return max(self.pushed_at, self.used_at)
-
-    @property
-    def value(self) -> float:
-        """The seconds that it has saved for each of its bytes; its first use is yet to come."""
-        return (self.seconds or ASSUMED_S) * (1 + self.hits) / max(1, self.size_bytes)
-
-
-def expired(retention: Retention, entries: Iterable[Entry], now: float) -> Iterator[tuple[Entry, Reason]]:
-    """The entries that go, each with the first limit that it breaks. ``now`` is in unix seconds."""
-    left: list[Entry] = []
-    for entry in entries:
-        if retention.age_s is not None and now - entry.pushed_at > retention.age_s:
-            yield entry, Reason.AGE
-        elif retention.idle_s is not None and now - entry.last_at > retention.idle_s:
-            yield entry, Reason.IDLE
+def expired(retention: Retention, table: EntryTable, now: float) -> Iterator[tuple[int, Reason]]:
+    """The rows of the entries that go, each with the first limit that it breaks. ``now`` is in unix seconds."""
+    left = array("Q")
+    for row in range(len(table)):
+        if retention.age_s is not None and now - table.pushed_at[row] > retention.age_s:
+            yield row, Reason.AGE
+        elif retention.idle_s is not None and now - table.last_at(row) > retention.idle_s:
+            yield row, Reason.IDLE
         else:
-            left.append(entry)
+            left.append(row)
     if retention.max_entries is not None and len(left) > retention.max_entries:
-        left.sort(key=lambda entry: entry.last_at, reverse=True)
-        yield from ((entry, Reason.ENTRIES) for entry in left[retention.max_entries :])
-        del left[retention.max_entries :]
+        newest = array("Q", _in_order(left, lambda row: -table.last_at(row)))
+        yield from ((row, Reason.ENTRIES) for row in newest[retention.max_entries :])
+        left = newest[: retention.max_entries]
     if retention.max_bytes is not None:
-        yield from ((entry, Reason.BYTES) for entry in _over(left, retention.max_bytes))
+        yield from ((row, Reason.BYTES) for row in _over(left, table, retention.max_bytes))
 
 
-def _over(entries: list[Entry], max_bytes: int) -> Iterator[Entry]:
+def _over(rows: array[int], table: EntryTable, max_bytes: int) -> Iterator[int]:
     """The least valuable ones that must go for the others to fit."""
-    excess_bytes = sum(entry.size_bytes for entry in entries) - max_bytes
-    for entry in sorted(entries, key=lambda entry: (entry.value, entry.last_at)):
+    excess_bytes = sum(table.sizes_bytes[row] for row in rows) - max_bytes
+    if excess_bytes <= 0:
+        return
+    for row in _in_order(rows, lambda row: (table.value(row), table.last_at(row))):
         if excess_bytes <= 0:
             return
-        excess_bytes -= entry.size_bytes
-        yield entry
+        excess_bytes -= table.sizes_bytes[row]
+        yield row
+
+
+def _in_order(rows: array[int], key: Callable[[int], Any]) -> Iterator[int]:
+    """The rows by their keys. Sorted in pieces: sorting a million at once would hold up all that runs beside it."""
+    pieces = (sorted(rows[start : start + PIECE], key=key) for start in range(0, len(rows), PIECE))
+    return heapq.merge(*pieces, key=key)
 
 
 def keeps_untagged(retention: Retention, first_at: float, used_at: float, untagged_at: float, now: float) -> bool:

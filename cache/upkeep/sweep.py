@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import msgspec
 import structlog
 
-from cache import paths, record_names
+from cache import bulk, paths
 from cache.catalog import Catalog
 from cache.errors import RecordConflict
 from cache.oci.digest import Digest
@@ -20,8 +18,10 @@ from cache.oci.referrers import without_referrer
 from cache.store import Store
 from cache.together import together
 from cache.upkeep.condemned import Batch, State, encode, read_batch
-from cache.upkeep.marking import Marking
-from cache.upkeep.marks import mark
+from cache.upkeep.digests import Digests, pack, unpack
+from cache.upkeep.manifest_facts import Facts, ManifestFacts
+from cache.upkeep.marks import Marks, mark
+from cache.upkeep.places import Place, Places
 
 PARALLEL = 32
 DELETE_S = 60.0
@@ -31,50 +31,53 @@ ABANDONED_S = 3 * DELETE_S
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Swept:
     """What was deleted, what was spared since it was condemned, and how many batches were left to the next run."""
 
-    deleted: tuple[Digest, ...] = ()
+    deleted: int = 0
+    deleted_bytes: int = 0
     rescued: int = 0
     unfinished: int = 0
 
 
 class Sweep:
-    """Deletes a run's batches. ``members`` are the names of the records that say which repositories have a blob."""
+    """Deletes a run's batches. ``members`` are the condemned blobs that repositories have, by these in ``places``."""
 
     def __init__(
         self,
         store: Store,
-        marking: Marking,
-        members: Mapping[int, Sequence[str]],
+        marks: Marks,
+        facts: ManifestFacts,
+        members: Digests,
+        places: Places,
         abandoned_s: float = ABANDONED_S,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
-        self._marking = marking
+        self._marks = marks
+        self._facts = facts
         self._catalog = Catalog(store)
         self._members = members
+        self._places = places
         self._abandoned_s = abandoned_s
-        self._clock = clock
 
     async def run(self, state: State) -> Swept:
         """Deletes what is condemned there, batch by batch. Raises StoreUnavailable."""
-        deleted: list[Digest] = []
-        rescued = unfinished = 0
+        swept = Swept()
         for number in range(state.batches):
             name = paths.condemned(state.run, number)
             if await read_batch(self._store, name) is None:
                 continue
             closed = await self._close(name)
-            gone = await self._delete(closed[0]) if closed is not None else None
-            if closed is None or gone is None:
-                unfinished += 1
+            if closed is None or not await self._delete(closed[0]):
+                swept.unfinished += 1
                 continue
-            await self._store.remove(name, closed[1])
-            rescued += len(closed[0].spared)
-            deleted += gone
-        return Swept(tuple(deleted), rescued, unfinished)
+            batch, version = closed
+            await self._store.remove(name, version)
+            swept.rescued += len(batch.spared)
+            swept.deleted += len(batch.doomed)
+            swept.deleted_bytes += batch.doomed_bytes
+        return swept
 
     async def _close(self, name: str) -> tuple[Batch, str] | None:
         """The batch, decided by us; None when another run is at it."""
@@ -86,34 +89,46 @@ class Sweep:
                 if again is None or again[1] != version:
                     return None
             else:
-                reached = tuple(digest for digest in batch.doomed if mark(Digest.parse(digest)) in self._marking.marks)
+                reached = tuple(digest for digest in batch.doomed if mark(Digest.parse(digest)) in self._marks)
                 batch = msgspec.structs.replace(batch, spared=(*batch.spared, *reached), closed=True)
             with contextlib.suppress(RecordConflict):
                 return batch, await self._store.put(name, encode(batch), version)
         return None
 
-    async def _delete(self, batch: Batch) -> list[Digest] | None:
-        """What was deleted; None when that took too long."""
+    async def _delete(self, batch: Batch) -> bool:
+        """Deletes a batch; False when that took too long."""
         doomed = [Digest.parse(digest) for digest in batch.doomed]
-        members = [(name, digest) for digest in doomed for name in self._members.get(mark(digest), ())]
+        members = await self._members_of(doomed)
+        names = [paths.member(place.namespace, place.repository, digest) for digest, place, _ in members]
         try:
             async with asyncio.timeout(DELETE_S):
-                await together((partial(self._remove_member, name, digest) for name, digest in members), PARALLEL)
-                await together((partial(self._store.delete, digest) for digest in doomed), PARALLEL)
+                referrers = (partial(self._unrefer, digest, place, facts) for digest, place, facts in members)
+                await together(referrers, PARALLEL)
+                await bulk.remove_all(self._store, names)
+                await bulk.delete_all(self._store, doomed)
         except TimeoutError:
             log.warning("gc_batch_left", blobs=len(doomed))
-            return None
-        return doomed
+            return False
+        return True
 
-    async def _remove_member(self, name: str, digest: Digest) -> None:
-        """Takes a blob out of a repository, and a manifest out of what refers to its subject."""
-        named = record_names.parse(name)
-        if named is None or named.digest != digest:
-            return  # another digest with the same mark
-        facts = self._marking.facts.known(digest)
+    async def _members_of(self, doomed: list[Digest]) -> list[tuple[Digest, Place, Facts | None]]:
+        """The repositories that have these, with what is known of them as manifests."""
+        wanted = {pack(digest): digest for digest in doomed}
+        found = []
+        for number in sorted({packed[0] for packed in wanted}):
+            having = [(member, place) for member, place in self._members.of(number) if member in wanted]
+            shard = await self._facts.shard(number) if having else None
+            for member, place in having:
+                facts = shard.get(member) if shard is not None else None
+                found.append((wanted[member], self._places[place], facts))
+        return found
+
+    async def _unrefer(self, digest: Digest, place: Place, facts: Facts | None) -> None:
+        """Takes a manifest out of what refers to its subject."""
         if facts is not None and facts.subject:
-            subject = Digest.parse(facts.subject)
             await self._catalog.change_referrers(
-                named.namespace, named.repository, subject, lambda noted: without_referrer(noted, digest)
+                place.namespace,
+                place.repository,
+                unpack(facts.subject),
+                lambda noted: without_referrer(noted, digest),
             )
-        await self._store.remove(name)

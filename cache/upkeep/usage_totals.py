@@ -4,74 +4,115 @@ from __future__ import annotations
 
 from functools import partial
 
-from cache import paths
+import msgspec
+import structlog
+
+from cache import bulk, paths
 from cache.errors import DamagedRecord
 from cache.store import Store
 from cache.together import together
-from cache.upkeep.shards import PARALLEL, Shards
+from cache.upkeep.usage_table import SHARDS, UsageShard, name_mark
 from cache.upkeep.uses import Flushed, Used, read_uses
 
 REMEMBERED_S = 90 * 86400.0
 """How long a use is remembered of a name that no retention looks at: one may come."""
+PARALLEL = 16
+
+log = structlog.get_logger()
 
 
 class UsageTotals:
-    """The uses of every name. Every method raises StoreUnavailable when the store fails.
+    """The uses of every name. ``now`` is in unix seconds. Every method raises StoreUnavailable when the store fails.
 
     A run that dies between writing the totals and removing the flushes leaves some hits to be counted twice; when a
-    name was used last is right all the same.
+    name was used last is right all the same. Where the totals cannot be read, names count as used now.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, now: float) -> None:
         self._store = store
+        self._now = now
         self._merged: list[str] = []
-        self._live: set[str] = set()
-        self.used: Shards[Used] = Shards(store, paths.GC_USED, Used)
+        self._shards = [UsageShard() for _ in range(SHARDS)]
+        self._unread: set[int] = set()
 
     async def load(self) -> None:
         """Reads the totals, and what has been written since."""
-        await self.used.load()
-        names = [name async for name in self._store.names(paths.USAGE)]
-        for flushed in await together((partial(self._read, name) for name in names), PARALLEL):
-            for name, hits in flushed.uses.items():
-                self._add(name, flushed.at, hits)
-        self._merged = names
+        totals = {name async for name in self._store.names(paths.GC_USED)}
+        present = [shard for shard in range(SHARDS) if _record(shard) in totals]
+        await together((partial(self._load, shard) for shard in present), PARALLEL)
+        self._merged = [name async for name in self._store.names(paths.USAGE)]
+        for name in self._merged:
+            await self._merge(name)
 
-    async def _read(self, name: str) -> Flushed:
-        record = await self._store.get(name)
+    async def _load(self, shard: int) -> None:
         try:
-            return read_uses(name, record.value) if record is not None else Flushed(0.0, {})
+            record = await self._store.get(_record(shard))
+            if record is not None:
+                self._shards[shard] = UsageShard.decode(record.value)
+        except (DamagedRecord, msgspec.DecodeError) as error:
+            log.warning("usage_begun_anew", record=_record(shard), reason=str(error))
+            self._unread.add(shard)
+
+    async def _merge(self, name: str) -> None:
+        try:
+            record = await self._store.get(name)
+            flushed = read_uses(name, record.value) if record is not None else Flushed(0.0, {})
         except DamagedRecord:
-            return Flushed(0.0, {})  # removed with the others: it says nothing
+            return  # removed with the others: it says nothing
+        for used_name, hits in flushed.uses.items():
+            mark = name_mark(used_name)
+            shard = self._shards[mark >> 56]
+            before = shard.get(mark)
+            if before is None:
+                shard.set(mark, Used(flushed.at, flushed.at, hits))
+            else:
+                first_at, last_at = min(before.first_at, flushed.at), max(before.last_at, flushed.at)
+                shard.set(mark, Used(first_at, last_at, before.hits + hits, before.untagged_at))
 
-    def _add(self, name: str, at: float, hits: int) -> None:
-        before = self.used.get(name)
-        if before is None:
-            self.used.set(name, Used(at, at, hits))
-        else:
-            first_at, last_at = min(before.first_at, at), max(before.last_at, at)
-            self.used.set(name, Used(first_at, last_at, before.hits + hits, before.untagged_at))
+    def used(self, name: str) -> Used | None:
+        """The uses of a name that there is; None when it was never used nor seen."""
+        mark = name_mark(name)
+        shard = self._shards[mark >> 56]
+        if mark >> 56 in self._unread and shard.get(mark) is None:
+            shard.set(mark, Used(self._now, self._now, 0))
+        shard.touch(mark)
+        return shard.get(mark)
 
-    def seen(self, name: str, now: float) -> Used:
+    def seen(self, name: str) -> Used:
         """The uses of a name that there is; it is first seen now when it was never seen before."""
-        self._live.add(name)
-        used = self.used.get(name)
+        used = self.used(name)
         if used is None:
-            used = Used(now, 0.0, 0)
-            self.used.set(name, used)
+            used = Used(self._now, 0.0, 0)
+            self._set(name, used)
         return used
 
-    def untag(self, name: str, now: float) -> None:
+    def untag(self, name: str) -> None:
         """Notes that a retention takes the tag of a manifest now."""
-        used = self.seen(name, now)
-        self.used.set(name, Used(used.first_at, used.last_at, used.hits, now))
+        used = self.seen(name)
+        self._set(name, Used(used.first_at, used.last_at, used.hits, self._now))
 
-    async def save(self, now: float) -> None:
+    def _set(self, name: str, used: Used) -> None:
+        mark = name_mark(name)
+        self._shards[mark >> 56].set(mark, used)
+        self._shards[mark >> 56].touch(mark)
+
+    async def save(self) -> None:
         """Writes the totals, then removes the flushes that are in them."""
-        for name in list(self.used):
-            used = self.used.get(name)
-            if used is not None and name not in self._live and now - used.last_at > REMEMBERED_S:
-                self.used.remove(name)
-        await self.used.save()
-        await together((partial(self._store.remove, name) for name in self._merged), PARALLEL)
+        await together((partial(self._save, shard) for shard in range(SHARDS)), PARALLEL)
+        await bulk.remove_all(self._store, self._merged)
         self._merged = []
+
+    async def _save(self, number: int) -> None:
+        shard = self._shards[number]
+        shard.forget_unused_since(self._now - REMEMBERED_S)
+        if not shard.changed:
+            return
+        if len(shard):
+            await self._store.put(_record(number), shard.encode())
+        else:
+            await self._store.remove(_record(number))
+        shard.changed = False
+
+
+def _record(shard: int) -> str:
+    return f"{paths.GC_USED}{shard:02x}"

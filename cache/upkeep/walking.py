@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import TypeVar
 
 from cache import record_names
@@ -13,6 +14,7 @@ from cache.together import together
 
 BATCH = 256
 PARALLEL_READS = 16
+TURN = 500
 T = TypeVar("T")
 U = TypeVar("U")
 
@@ -29,18 +31,28 @@ async def records_below(store: Store, place: str = "") -> AsyncIterator[Named]:
                 yield named
 
 
+async def in_pieces(items: AsyncIterator[T], size: int) -> AsyncIterator[list[T]]:
+    """The items in lists of this length; the last may be shorter."""
+    piece: list[T] = []
+    async for item in items:
+        piece.append(item)
+        if len(piece) == size:
+            yield piece
+            piece = []
+    if piece:
+        yield piece
+
+
+async def in_turns(items: Iterable[T]) -> AsyncIterator[T]:
+    """The items of what may be long, letting others run every now and then."""
+    for number, item in enumerate(items):
+        if number % TURN == 0:
+            await asyncio.sleep(0)
+        yield item
+
+
 async def read_each(items: AsyncIterator[T], read: Callable[[T], Awaitable[U]]) -> AsyncIterator[U]:
     """What ``read`` makes of each item, in order, some at a time. Raises what it raises."""
-    batch: list[T] = []
-    async for item in items:
-        batch.append(item)
-        if len(batch) == BATCH:
-            for result in await _read_all(batch, read):
-                yield result
-            batch = []
-    for result in await _read_all(batch, read):
-        yield result
-
-
-async def _read_all(batch: list[T], read: Callable[[T], Awaitable[U]]) -> list[U]:
-    return await together((functools.partial(read, item) for item in batch), PARALLEL_READS)
+    async for piece in in_pieces(items, BATCH):
+        for result in await together((functools.partial(read, item) for item in piece), PARALLEL_READS):
+            yield result

@@ -11,6 +11,8 @@ from cache.memory import MemoryStore
 from cache.oci.layer import Layer
 from cache.oci.uploads import bytes_source
 from cache.upkeep.collect import Collection
+from cache.upkeep.digests import pack
+from cache.upkeep.manifest_facts import ManifestFacts
 from tests.cache.gc_world import DAY, GRACE_S, World
 
 KEY = "ab" * 32
@@ -179,6 +181,54 @@ async def test_damaged_records_keep_what_they_were_about(world):
     await world.store.put(paths.member(paths.HOSTED, "app", image.digest), b"{")
     await world.collect_twice()
     assert all(await world.has(image.digest, *blobs))
+
+
+async def test_what_another_repositorys_manifest_calls_a_layer_may_be_a_manifest(world):
+    """Somebody's manifest names ours as if it were a layer, and gc reads theirs first."""
+    ours, blobs = await world.image("app", None, b"ours")
+    theirs, _ = await world.image("other", "v1", ours.raw)
+    facts = ManifestFacts(world.store)
+    shard = await facts.shard(pack(theirs.digest)[0])
+    await shard.read([pack(theirs.digest)])
+    await shard.save()
+    await world.collect_twice()
+    assert all(await world.has(ours.digest, *blobs))
+
+
+async def test_a_manifest_that_is_damaged_is_not_remembered_as_it_is_now(world):
+    image, blobs = await world.image("app", "v1", b"layer")
+    whole, world.store._blobs[image.digest] = image.raw, image.raw.replace(b"sha256:", b"sha512:", 1)
+    assert (await world.collect()).manifests_read == 0
+    world.store._blobs[image.digest] = whole
+    world.now += GRACE_S + 1
+    assert (await world.collect()).rescued == len(blobs)
+    assert all(await world.has(image.digest, *blobs))
+
+
+async def test_where_what_was_used_cannot_be_read_nothing_is_idle(world):
+    await world.image("cache", "a" * 64, b"used")
+    world.now += 10 * DAY
+    await world.used("cache", "a" * 64)
+    await world.collect("cache idle=5d")
+    async for name in world.store.names(paths.GC_USED):
+        await world.store.put(name, b"damaged")
+    world.now += 3 * DAY
+    await world.collect("cache idle=1d")
+    assert await world.catalog.tags(paths.HOSTED, "cache") == ["a" * 64]
+    world.now += 2 * DAY
+    await world.collect("cache idle=1d")
+    assert await world.catalog.tags(paths.HOSTED, "cache") == []
+
+
+async def test_what_is_known_of_a_manifest_goes_with_it(world):
+    await world.image("cache", KEY, b"layer")
+    await world.collect_twice("cache idle=1d")
+    assert [name async for name in world.store.names(paths.GC_MANIFESTS)]
+    world.now += 2 * DAY
+    await world.collect_twice("cache idle=1d")
+    await world.collect("cache idle=1d")
+    known = [await world.store.get(name) async for name in world.store.names(paths.GC_MANIFESTS)]
+    assert [msgspec.msgpack.decode(record.value) for record in known] == [{}]
 
 
 async def test_a_referrer_that_goes_is_taken_from_its_subjects_record(world):

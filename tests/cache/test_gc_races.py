@@ -14,6 +14,7 @@ from cache.memory import MemoryStore
 from cache.oci.digest import Digest
 from cache.oci.manifest import make_manifest
 from cache.s3.store import S3Store
+from cache.upkeep import collect as collecting
 from cache.upkeep import condemned
 from cache.upkeep.condemned import Batch, Condemned, encode, read_batch, read_state
 from cache.upkeep.retention import KNOWN_S
@@ -183,6 +184,29 @@ async def test_two_readers_of_one_batch_both_keep(world):
     world.now += GRACE_S + 1
     assert (await world.collect()).rescued == 2
     assert await world.has(first.digest, second.digest) == [True, True]
+
+
+async def test_of_many_batches_the_right_one_is_asked(world, monkeypatch):
+    for module in (condemned, collecting):
+        monkeypatch.setattr(module, "BATCH", 3)
+        monkeypatch.setattr(module, "MAX_BATCHES", 4)
+    strays = sorted([(await world.blob("app", b"stray %d" % number)).digest for number in range(10, 23)])
+    replica = world.replica()
+    assert (await world.collect()).condemned == 12
+    state, _ = await read_state(world.store)
+    await world.store.remove(paths.condemned(state.run, 1))  # done with: nothing of it is condemned any more
+    await replica.reload()
+    kept = [strays[0], strays[2], strays[6], strays[11]]
+    assert all([await replica.keep(digest) for digest in kept])
+    spared = [digest for number in (0, 2, 3) for digest in (await batch(world, state, number)).spared]
+    assert spared == list(map(str, kept))
+    world.now += GRACE_S + 1
+    report = await world.collect()
+    assert (report.freed, report.freed_bytes, report.rescued) == (5, 5 * len(b"stray 10"), 4)
+
+
+async def batch(world, state, number):
+    return (await read_batch(world.store, paths.condemned(state.run, number)))[0]
 
 
 async def test_nothing_is_asked_while_nothing_is_condemned(world):

@@ -2,7 +2,8 @@
 
 import pytest
 
-from cache.upkeep.retention import Entry, Reason, Retention, expired, keeps_untagged, retention_of
+from cache.upkeep.entry_table import Entry, EntryTable
+from cache.upkeep.retention import Reason, Retention, expired, keeps_untagged, retention_of
 
 DAY = 86400.0
 NOW = 100 * DAY
@@ -16,7 +17,11 @@ def an_entry(name, size_bytes=100, pushed_days=1.0, used_days=None, hits=0, seco
 
 
 def gone(text, *entries):
-    return [(entry.name, reason) for entry, reason in expired(Retention.parse(text), entries, NOW)]
+    table = EntryTable()
+    for entry in entries:
+        table.add(entry, "version")
+    assert [table.entry(row) for row in range(len(table))] == list(entries)
+    return [(table.entry(row).name, reason) for row, reason in expired(Retention.parse(text), table, NOW)]
 
 
 @pytest.mark.parametrize(
