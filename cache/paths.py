@@ -183,6 +183,10 @@ def lease(name: str) -> str:
     return LEASES + name
 
 
+GC_LEASE = "gc"
+"""The name of the lease of the replica that collects garbage."""
+
+
 def fill_lease(digest: Digest) -> str:
     """The name of the lease of who fetches a blob."""
     return f"fill/{digest.algorithm}/{digest.hex}"

@@ -142,7 +142,8 @@ class ProxyConfig:
     other replicas of a cluster reach this one. Once told to stop, the proxy lets what it serves end for ``drain_s``
     seconds. The store is looked after every ``maintenance_interval_s`` (0 = never), and blobs are read at
     ``scrub_bytes_per_second`` to see whether they are whole (0 = not at all). With ``retentions`` what they do not keep
-    goes, and what nothing leads to after ``gc_grace_s``. ``patience`` has no option.
+    goes, and what nothing leads to after ``gc_grace_s``; for that the store gets ``gc_requests_per_second`` at the most
+    (0 = no limit). ``patience`` has no option.
     """
 
     host: str
@@ -167,5 +168,6 @@ class ProxyConfig:
     maintenance_interval_s: float = 3600.0
     retentions: tuple[Retention, ...] = ()
     gc_grace_s: float = 86_400.0
+    gc_requests_per_second: int = 500
     scrub_bytes_per_second: int = 5_000_000
     patience: Patience = field(default_factory=Patience)

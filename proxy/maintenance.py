@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import secrets
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -15,7 +16,9 @@ from typing import TypeVar, cast
 
 import structlog
 
+from cache import paths
 from cache.errors import CacheError
+from cache.leases import Leases, Other
 from cache.store import Copying, Scrubbable, Store
 from cache.upkeep import rounds
 from cache.upkeep.collect import Collection, collect
@@ -26,6 +29,7 @@ from cache.upkeep.scrub_turns import PASS_S, Refetch, Scrub, ScrubTurn
 from proxy.observe.metrics import Metrics
 from proxy.reload import Configuration
 
+GC_LEASE_S = 60.0
 T = TypeVar("T")
 log = structlog.get_logger()
 
@@ -55,6 +59,7 @@ class Maintenance:
         self._metrics = metrics
         self._refetch = refetch
         self._now = now
+        self._leases = Leases(store, secrets.token_hex(8))
         self._tasks: list[asyncio.Task[None]] = []
         self.last: LastRound | None = None
         """None before this replica's first round."""
@@ -127,8 +132,14 @@ class Maintenance:
 
     async def _collect(self) -> None:
         config = self._configuration.current
-        how = Collection(config.retentions, config.gc_grace_s)
-        report = await collect(self._store, how, self._now)
+        how = Collection(
+            config.retentions, config.gc_grace_s, requests_per_second=config.gc_requests_per_second or None
+        )
+        lease = await self._leases.take(paths.GC_LEASE, GC_LEASE_S)
+        if isinstance(lease, Other):
+            return  # it may take longer than the pause between two rounds
+        async with self._leases.kept(lease, GC_LEASE_S):
+            report = await collect(self._store, how, self._now)
         if not report.waiting:
             log.info("store_collected", freed=report.freed, bytes=report.freed_bytes, condemned=report.condemned)
 

@@ -57,6 +57,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("maintenance-interval", "TIME", "How often the store is looked after; 0 = never. [1h]"),
     Option("retain", "PREFIX LIMITS", "What is kept of cached content; without any nothing goes by itself.", many=True),
     Option("gc-grace", "TIME", "How long what nothing leads to stays: the longest that a push may take. [1d]"),
+    Option("gc-rate", "NUMBER", "How often the store is asked a second for that; 0 = as fast as it goes. [500]"),
     Option("scrub-rate", "BYTES", "How much of it is read a second to find damage; 0 = nothing. [5MB]"),
     Option("log-format", "json|text", "How to log. [text on a terminal, else json]"),
     Option("log-level", "LEVEL", "What to log: debug, info, warning or error. [info]"),

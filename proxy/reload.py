@@ -31,6 +31,7 @@ OPTIONS: Mapping[str, Callable[[ProxyConfig], object]] = {
     "maintenance-interval": lambda config: config.maintenance_interval_s,
     "retain": lambda config: config.retentions,
     "gc-grace": lambda config: config.gc_grace_s,
+    "gc-rate": lambda config: config.gc_requests_per_second,
     "scrub-rate": lambda config: config.scrub_bytes_per_second,
     "log-format": lambda config: config.log.form,
     "log-level": lambda config: config.log.level,

@@ -67,6 +67,7 @@ def make_config(values: Values, default_store: str) -> ProxyConfig:
         maintenance_interval_s=read.one("maintenance-interval", parse_seconds, 3600.0),
         retentions=read.many("retain", Retention.parse),
         gc_grace_s=read.one("gc-grace", _grace, GRACE_S),
+        gc_requests_per_second=read.one("gc-rate", _count, 500),
         scrub_bytes_per_second=read.one("scrub-rate", _rate, 5_000_000),
     )
     read.problems += fall_through_problems(config.fall_throughs, config.hosted)
@@ -125,6 +126,12 @@ class _Reader:
 
 def _grace(text: str) -> float:
     return check_grace(parse_seconds(text))
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError(f"{text!r} is no number: expected 0 or more")
+    return int(text)
 
 
 def _rate(text: str) -> int:

@@ -75,7 +75,7 @@ LEVELS = {
         cache.oci: ambient auth client connections credential_file credentials discovery download google_credentials
             peers registries session tls transport uploads
         cache.s3: bucket deleting part_intake probe quarantine reading records session store sweep wire writing
-        cache.upkeep: pace
+        cache.upkeep: pace paced_store
         proxy: certificate check
         proxy.auth: accounts caller identity users
         proxy.cluster: replicas

@@ -44,7 +44,7 @@ from dataclasses import dataclass
 
 from cache import bulk, paths
 from cache.oci.digest import Digest
-from cache.store import Absent, Enumerable, Store
+from cache.store import Absent, Store
 from cache.upkeep.condemned import BATCH, MAX_BATCHES, Condemning, State, batches_of, read_state
 from cache.upkeep.digests import Digests
 from cache.upkeep.expiry import Expiry
@@ -52,6 +52,8 @@ from cache.upkeep.gc_report import Report
 from cache.upkeep.manifest_facts import ManifestFacts
 from cache.upkeep.marking import Marking
 from cache.upkeep.marks import Marks, mark, mark_of
+from cache.upkeep.pace import Pace
+from cache.upkeep.paced_store import PacedStore
 from cache.upkeep.places import Place
 from cache.upkeep.retention import GRACE_S, Retention, check_grace, keeps_untagged
 from cache.upkeep.survey import Survey
@@ -63,13 +65,15 @@ from cache.upkeep.usage_totals import UsageTotals
 class Collection:
     """What to collect and how.
 
-    ``grace_s`` is how long a condemned blob stays. ``offline`` = nothing else uses the store: no grace is needed.
+    ``grace_s`` is how long a condemned blob stays. ``offline`` = nothing else uses the store: no grace is needed. The
+    store is asked at most ``requests_per_second`` times a second, None = as fast as it goes.
     """
 
     retentions: tuple[Retention, ...] = ()
     grace_s: float = GRACE_S
     offline: bool = False
     dry_run: bool = False
+    requests_per_second: float | None = None
     abandoned_s: float = ABANDONED_S
 
     def __post_init__(self) -> None:
@@ -87,8 +91,10 @@ async def collect(store: Store, how: Collection, now: Callable[[], float] = time
 
 
 class _Run:
-    def __init__(self, store: Store, how: Collection, now: Callable[[], float]) -> None:
-        self._store = store
+    def __init__(self, unpaced: Store, how: Collection, now: Callable[[], float]) -> None:
+        self._unpaced = unpaced
+        self._pace = Pace(how.requests_per_second)
+        store = self._store = PacedStore(unpaced, self._pace)
         self._how = how
         self._now = now
         self._totals = UsageTotals(store, now())
@@ -143,7 +149,7 @@ class _Run:
 
     async def _sweep(self, survey: Survey, marks: Marks, state: State) -> bool:
         """Deletes what is condemned; False when something of it is left to the next run."""
-        sweep = Sweep(self._store, marks, self._facts, survey.doomed_members, survey.places, self._how.abandoned_s)
+        sweep = Sweep(self._unpaced, self._pace, marks, self._facts, survey, self._how.abandoned_s)
         swept = await sweep.run(state)
         self._report.freed += swept.deleted
         self._report.freed_bytes += swept.deleted_bytes
@@ -176,10 +182,9 @@ class _Run:
 
     async def _unreachable(self, marks: Marks) -> AsyncIterator[tuple[Digest, int]]:
         """The blobs that nothing leads to, with their sizes in bytes, in order."""
-        if isinstance(self._store, Enumerable):
-            async for digest, size_bytes in self._store.blobs():
-                if mark(digest) not in marks:
-                    yield digest, size_bytes
+        async for digest, size_bytes in self._store.blobs():
+            if mark(digest) not in marks:
+                yield digest, size_bytes
 
 
 class _Untagged:

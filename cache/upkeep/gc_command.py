@@ -14,11 +14,19 @@ from cache.upkeep.retention import Retention
 
 
 async def gc(
-    store: str | None, retain: tuple[str, ...], grace: str, offline: bool, dry_run: bool, as_json: bool
+    *,
+    store: str | None,
+    retain: tuple[str, ...],
+    grace: str,
+    offline: bool,
+    dry_run: bool,
+    requests_per_second: float | None,
+    as_json: bool,
 ) -> int:
     """Collects garbage once, and prints the report."""
     try:
-        how = Collection(tuple(map(Retention.parse, retain)), parse_seconds(grace), offline, dry_run)
+        retentions = tuple(map(Retention.parse, retain))
+        how = Collection(retentions, parse_seconds(grace), offline, dry_run, requests_per_second)
     except ValueError as error:
         raise click.UsageError(f"--retain, --grace: {error}") from error
     async with opened(store) as it:
@@ -47,6 +55,9 @@ GC = click.Command(
         ),
         click.Option(["--grace"], default="1d", metavar="TIME", help="How long the condemned are kept. [1d]"),
         click.Option(["--offline"], is_flag=True, help="Nothing else uses the store now: delete at once."),
+        click.Option(
+            ["--requests-per-second"], type=click.FloatRange(min=1), metavar="RATE", help="Ask no faster. [no limit]"
+        ),
         click.Option(["--dry-run"], is_flag=True, help="Say what would be done; delete and write nothing."),
         JSON,
     ],

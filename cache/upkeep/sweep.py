@@ -18,10 +18,13 @@ from cache.oci.referrers import without_referrer
 from cache.store import Store
 from cache.together import together
 from cache.upkeep.condemned import Batch, State, encode, read_batch
-from cache.upkeep.digests import Digests, pack, unpack
+from cache.upkeep.digests import pack, unpack
 from cache.upkeep.manifest_facts import Facts, ManifestFacts
 from cache.upkeep.marks import Marks, mark
-from cache.upkeep.places import Place, Places
+from cache.upkeep.pace import Pace
+from cache.upkeep.paced_store import deletions
+from cache.upkeep.places import Place
+from cache.upkeep.survey import Survey
 
 PARALLEL = 32
 DELETE_S = 60.0
@@ -42,23 +45,26 @@ class Swept:
 
 
 class Sweep:
-    """Deletes a run's batches. ``members`` are the condemned blobs that repositories have, by these in ``places``."""
+    """Deletes a run's batches. The ``survey`` knows which repositories have what is condemned.
+
+    A batch must be deleted soon after it was closed, so ``pace`` is kept before that.
+    """
 
     def __init__(
         self,
         store: Store,
+        pace: Pace,
         marks: Marks,
         facts: ManifestFacts,
-        members: Digests,
-        places: Places,
+        survey: Survey,
         abandoned_s: float = ABANDONED_S,
     ) -> None:
         self._store = store
+        self._pace = pace
         self._marks = marks
         self._facts = facts
         self._catalog = Catalog(store)
-        self._members = members
-        self._places = places
+        self._survey = survey
         self._abandoned_s = abandoned_s
 
     async def run(self, state: State) -> Swept:
@@ -66,8 +72,10 @@ class Sweep:
         swept = Swept()
         for number in range(state.batches):
             name = paths.condemned(state.run, number)
-            if await read_batch(self._store, name) is None:
+            found = await read_batch(self._store, name)
+            if found is None:
                 continue
+            await self._pace.spend(4 + 2 * deletions(self._store, len(found[0].doomed)))
             closed = await self._close(name)
             if closed is None or not await self._delete(closed[0]):
                 swept.unfinished += 1
@@ -116,11 +124,11 @@ class Sweep:
         wanted = {pack(digest): digest for digest in doomed}
         found = []
         for number in sorted({packed[0] for packed in wanted}):
-            having = [(member, place) for member, place in self._members.of(number) if member in wanted]
+            having = [(member, place) for member, place in self._survey.doomed_members.of(number) if member in wanted]
             shard = await self._facts.shard(number) if having else None
             for member, place in having:
                 facts = shard.get(member) if shard is not None else None
-                found.append((wanted[member], self._places[place], facts))
+                found.append((wanted[member], self._survey.places[place], facts))
         return found
 
     async def _unrefer(self, digest: Digest, place: Place, facts: Facts | None) -> None:

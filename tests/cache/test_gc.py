@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from cache import entry, paths
+from cache import bulk, entry, paths
 from cache.entry import CachedStep
 from cache.keys import CacheKey
 from cache.layers import StoreLayerCache
@@ -13,6 +13,8 @@ from cache.oci.uploads import bytes_source
 from cache.upkeep.collect import Collection
 from cache.upkeep.digests import pack
 from cache.upkeep.manifest_facts import ManifestFacts
+from cache.upkeep.pace import Pace
+from cache.upkeep.paced_store import PacedStore
 from tests.cache.gc_world import DAY, GRACE_S, World
 
 KEY = "ab" * 32
@@ -240,6 +242,46 @@ async def test_a_referrer_that_goes_is_taken_from_its_subjects_record(world):
     await world.collect_twice("cache idle=1d")
     assert await world.has(signature.digest) == [False]
     assert await world.catalog.referrers(paths.HOSTED, "cache", subject.digest) == ()
+
+
+async def test_the_store_is_asked_at_a_pace(world):
+    """A request for each record, blob and page, and one for a thousand deletions where the store has that."""
+    amounts = []
+
+    async def sleep(seconds):
+        amounts.append(round(seconds))
+
+    paced = PacedStore(world.store, Pace(1.0, lambda: 0.0, sleep))
+    stray = await world.blob("app", b"stray")
+    member = paths.member(paths.HOSTED, "app", stray.digest)
+    for work in (
+        paced.get(member),
+        paced.stat(stray.digest),
+        bulk.get_all(paced, [member] * 3),
+        bulk.read_all(paced, [stray.digest] * 4, 10),
+        paced.put("layers/ab/ab", b""),
+        bulk.remove_all(paced, ["layers/ab/ab"] * 2),
+        paced.remove("layers/ab/ab"),
+        bulk.delete_all(paced, [stray.digest] * 5),
+        all_of(paced.names("repositories/")),
+        all_of(paced.blobs()),
+    ):
+        await work
+    spent = [after - before for before, after in zip([0, *amounts], amounts, strict=False)]
+    assert spent == [1, 1, 3, 4, 1, 2, 1, 5, 1, 1]
+
+
+async def all_of(items):
+    return [item async for item in items]
+
+
+async def test_a_run_that_is_paced_does_what_one_does_that_is_not(world):
+    image, blobs = await world.image("app", "v1", b"layer")
+    stray = await world.blob("app", b"stray")
+    await world.collect(requests_per_second=1e6)
+    world.now += GRACE_S + 1
+    assert (await world.collect(requests_per_second=1e6)).freed == 1
+    assert await world.has(stray.digest, image.digest, *blobs) == [False, True, True, True]
 
 
 def test_a_grace_that_replicas_cannot_keep_up_with_is_refused():

@@ -17,6 +17,7 @@ from cache.disk.filesystem import FilesystemStore
 from cache.disk.tier import DiskTier
 from cache.disk.tiered import TieredStore
 from cache.errors import StoreUnavailable
+from cache.leases import Held, Leases
 from cache.oci.digest import Digest
 from cache.upkeep.retention import Retention
 from cache.upkeep.scrub_turns import CURSOR
@@ -196,6 +197,29 @@ async def test_damaged_copies_on_the_disk_are_dropped(tmp_path: Path):
         assert (await get(f"{proxy.url}/v2/cache/app/blobs/{image.layer}"))[2] == image.blobs[image.layer]
 
 
+async def test_while_another_replica_collects_nobody_else_does(tmp_path: Path):
+    retentions = (Retention.parse("cache/app entries=1"),)
+    settings = {"maintenance_interval_s": SOON_S, "scrub_bytes_per_second": 0, "retentions": retentions}
+    done = 'proxy_maintenance_total{outcome="done",task="collect"}'
+    store = FilesystemStore(tmp_path / "store")
+    other = Leases(store, "another replica")
+    lease = await other.take(paths.GC_LEASE, 1e6)  # so that nobody waits for it to be renewed
+    assert isinstance(lease, Held)
+    async with running_proxy(tmp_path, {}, store=store, **settings) as proxy, client_of(proxy.url) as client:
+        for number in (1, 2):
+            await push(client, "cache/app", f"{number}", make_image(number, 1000))
+        before = await counted(proxy, done)
+        await until(proxy, done, lambda runs: runs >= before + 2)
+        assert await statuses(proxy) == [200, 200]
+        await other.release(lease)
+        await until(proxy, done, lambda runs: runs >= before + 4)
+        assert sorted(await statuses(proxy)) == [200, 404]
+
+
+async def statuses(proxy: Proxy) -> list[int]:
+    return [(await get(f"{proxy.url}/v2/cache/app/manifests/{number}"))[0] for number in (1, 2)]
+
+
 async def test_what_no_retention_keeps_goes_by_itself(tmp_path: Path):
     settings = {"maintenance_interval_s": SOON_S, "scrub_bytes_per_second": 0}
     async with running_proxy(tmp_path, {}, **settings) as proxy:
@@ -208,6 +232,5 @@ async def test_what_no_retention_keeps_goes_by_itself(tmp_path: Path):
     settings["retentions"] = (Retention.parse("cache/app entries=1"),)
     async with running_proxy(tmp_path, {}, **settings) as proxy:
         await until(proxy, 'proxy_maintenance_total{outcome="done",task="collect"}', lambda runs: runs >= 1)
-        found = [(await get(f"{proxy.url}/v2/cache/app/manifests/{number}"))[0] for number in (1, 2)]
-        assert sorted(found) == [200, 404]
+        assert sorted(await statuses(proxy)) == [200, 404]
         assert [(await get(f"{proxy.url}/v2/cache/kept/manifests/{number}"))[0] for number in (1, 2)] == [200, 200]
