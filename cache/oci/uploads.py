@@ -111,8 +111,9 @@ class Uploads(RegistrySession):
     async def upload_blob(self, repository: str, digest: Digest, size_bytes: int, source: Source) -> None:
         """Uploads a blob in one piece.
 
-        After a temporary failure, and once after a 401 on the way (a token may end during a long upload), ``source`` is
-        opened again and all is sent anew. Raises SizeMismatch and what ``source`` raises.
+        After a temporary failure, where the upload is gone with the one of several registries that had it, and once
+        after a 401 on the way (a token may end during a long upload), ``source`` is opened again and all is sent anew.
+        Raises SizeMismatch and what ``source`` raises.
         """
         failed, refused = 0, False
         while True:
@@ -126,7 +127,7 @@ class Uploads(RegistrySession):
                     refused = True
                     continue
                 failed += 1
-                await self.pause(error, failed)
+                await (self.wait if isinstance(error, NotFound) else self.pause)(error, failed)
             except SizeMismatch:
                 await self._abandon(location)
                 raise

@@ -177,6 +177,26 @@ async def test_what_the_source_raises_comes_through(client):
         await client.upload_blob("a/b", DIGEST, len(BLOB), source)
 
 
+async def test_an_upload_that_is_gone_is_begun_anew(client, monkeypatch):
+    """As when a load balancer stands before several registries, and the one that had it has died."""
+    started, start = [], client.start_upload
+
+    async def remembering(repository):
+        started.append(await start(repository))
+        return started[-1]
+
+    @asynccontextmanager
+    async def source():
+        if len(started) == 1:
+            await client.cancel_upload(started[0])
+        yield pieces(BLOB)
+
+    monkeypatch.setattr(client, "start_upload", remembering)
+    await client.upload_blob("a/b", DIGEST, len(BLOB), source)
+    assert len(started) == 2
+    assert await client.head_blob("a/b", DIGEST) == len(BLOB)
+
+
 async def test_mount(client, registry):
     await put_blob(client)
     assert await client.mount_blob("c/d", DIGEST, "a/b")

@@ -176,12 +176,12 @@ class Load:
 
     async def podman(self) -> None:
         """podman pushes an image, and pulls one."""
-        with tempfile.TemporaryDirectory(dir="/tmp", prefix="pod-") as directory:  # podman refuses long paths
+        with tempfile.TemporaryDirectory(dir="/tmp", prefix="pod-", suffix="x") as directory:  # podman is choosy
             layout, name = make_layout(Path(directory)), ("cache/podman", self.number())
             podman = ("podman", f"--root={directory}/all", f"--runroot={directory}/run", "--storage-driver=vfs")
             loaded = await self.run("podman loads", *podman, "pull", "-q", f"oci:{layout}:base")
             if loaded is None:
-                return  # its storage may be broken: that has nothing to do with us
+                return  # nothing of ours has had a part in it
             pushing = ("push", "--tls-verify=false", f"--digestfile={directory}/digest", loaded.split()[-1])
             await self.run_until_done("podman pushes", *podman, *pushing, self.image_of(name))
             self.pushed[name] = Digest.parse(Path(directory, "digest").read_text())
