@@ -189,7 +189,7 @@ def _translated(work: Any, *arguments: Any) -> Any:
         return work(*arguments)
     except exceptions.ClientError as error:
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        code = str(error.response.get("Error", {}).get("Code", ""))
+        code = str(error.response.get("Error", {}).get("Code") or "")
         # A Complete may answer 200 and say in its body that it failed.
         raise answer(500 if status < 300 else status, code) from error
     except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError) as error:
