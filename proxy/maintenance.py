@@ -18,7 +18,7 @@ import structlog
 
 from cache import paths
 from cache.errors import CacheError
-from cache.leases import Leases, Other
+from cache.leases import Leases, Other, remove_abandoned
 from cache.store import Copying, Scrubbable, Store
 from cache.upkeep import rounds
 from cache.upkeep.collect import Collection, collect
@@ -105,6 +105,7 @@ class Maintenance:
             await self._do("collect", self._collect)
         scrubbed = await self._do("scrub", lambda: self._scrub(until))
         self.last = LastRound(self._now(), reaped, scrubbed)
+        await self._do("leases", self._remove_leases)  # last: it waits for those to be renewed that are alive
         return True
 
     async def _do(self, task: str, work: Callable[[], Awaitable[T]]) -> T | None:
@@ -124,11 +125,17 @@ class Maintenance:
     async def _reap(self) -> Reaped:
         reaped = await reap(self._store, self._now())
         left = reaped.unfinished
-        removed = {"upload": left.uploads, "file": left.files, "put_aside": reaped.put_aside, "lease": reaped.leases}
+        removed = {"upload": left.uploads, "file": left.files, "put_aside": reaped.put_aside}
         self._metrics.reaped(**removed)
         if any(removed.values()):
             log.info("store_reaped", **removed, bytes=left.files_bytes)
         return reaped
+
+    async def _remove_leases(self) -> None:
+        removed = await remove_abandoned(self._store)
+        self._metrics.reaped(lease=removed)
+        if removed:
+            log.info("leases_removed", count=removed)
 
     async def _collect(self) -> None:
         config = self._configuration.current

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from cache import paths, record_names
 from cache.disk.blob_files import LEFTOVER_AGE_S
 from cache.errors import DamagedRecord
-from cache.leases import remove_abandoned
 from cache.oci import codec
 from cache.oci.errors import InvalidManifest
 from cache.store import Scrubbable, Store, Sweepable, Unfinished
@@ -21,17 +18,16 @@ ASIDE_S = 30 * 86400.0
 
 @dataclass(frozen=True, slots=True)
 class Reaped:
-    """What was removed: unfinished blobs, blobs that were put aside, and leases of dead holders."""
+    """What was removed: unfinished blobs, and blobs that were put aside."""
 
     unfinished: Unfinished
     put_aside: int = 0
-    leases: int = 0
 
 
-async def reap(store: Store, now: float, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> Reaped:
+async def reap(store: Store, now: float) -> Reaped:
     """Removes what nobody has written to for a day, and what was put aside long before ``now`` (unix seconds).
 
-    Where there are leases it waits for their holders to renew them. Raises StoreUnavailable.
+    Raises StoreUnavailable.
     """
     unfinished = await store.sweep(LEFTOVER_AGE_S) if isinstance(store, Sweepable) else Unfinished()
     put_aside = 0
@@ -43,7 +39,7 @@ async def reap(store: Store, now: float, sleep: Callable[[float], Awaitable[None
             await store.remove_aside(digest)
             await store.remove(name)
             put_aside += 1
-    return Reaped(unfinished, put_aside, await remove_abandoned(store, sleep))
+    return Reaped(unfinished, put_aside)
 
 
 async def _found_at(store: Store, name: str) -> float:

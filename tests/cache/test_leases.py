@@ -9,7 +9,7 @@ import pytest
 
 from cache import paths
 from cache.errors import StoreUnavailable
-from cache.leases import Held, Leases, Other
+from cache.leases import Held, Leases, Other, remove_abandoned
 from cache.memory import MemoryStore
 from cache.store import Store
 
@@ -143,3 +143,34 @@ async def test_who_cannot_renew_stops_claiming_it(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(store, "put", put)
         async with asyncio.timeout(5):
             await lease.lost.wait()
+
+
+async def test_those_go_that_nobody_renews(store: Store) -> None:
+    live, dead = Leases(store, "live"), Leases(store, "dead")
+    kept = await live.take("kept", 20.0)
+    assert isinstance(kept, Held)
+    for name, ttl_s in (("left", 15.0), ("again", 15.0), ("for ever", 1e9)):
+        await dead.take(name, ttl_s)
+    await store.put(paths.lease("damaged"), b"{")
+    waited = []
+
+    async def meanwhile(seconds: float) -> None:
+        waited.append(seconds)
+        await live.renew(kept, 20.0)
+        await store.remove(paths.lease("again"))
+        await dead.take("again", 15.0)
+
+    assert await remove_abandoned(store, meanwhile) == 2
+    assert waited == [20.0]
+    assert {name async for name in store.names(paths.LEASES)} == {
+        paths.lease(name) for name in ("kept", "again", "for ever")
+    }
+    await live.renew(kept, 20.0)
+    assert not kept.lost.is_set()
+
+
+async def test_where_there_are_none_nobody_waits() -> None:
+    async def never(seconds: float) -> None:
+        raise AssertionError(seconds)
+
+    assert await remove_abandoned(MemoryStore(), never) == 0

@@ -8,7 +8,6 @@ import pytest
 from cache import paths
 from cache.disk.blob_files import LEFTOVER_AGE_S
 from cache.disk.filesystem import FilesystemStore
-from cache.leases import Leases
 from cache.memory import MemoryStore
 from cache.oci.digest import Digest
 from cache.s3.store import S3Store
@@ -26,18 +25,6 @@ def age(path):
     """Makes a file a little older than what is left alone."""
     old = time.time() - LEFTOVER_AGE_S - 60
     os.utime(path, (old, old))
-
-
-@pytest.fixture(params=["memory", "filesystem", "seaweedfs"])
-async def shared(request, tmp_path):
-    """A store that replicas share."""
-    if request.param == "seaweedfs":
-        request.getfixturevalue("s3_credentials")
-        store = S3Store(new_location(request.getfixturevalue("seaweedfs_server").endpoint_url))
-    else:
-        store = MemoryStore() if request.param == "memory" else FilesystemStore(tmp_path)
-    yield store
-    await store.close()
 
 
 async def test_files_go_a_day_after_the_last_write(tmp_path):
@@ -88,35 +75,23 @@ async def test_what_was_put_aside_goes_after_a_month(tmp_path):
     await store.close()
 
 
-async def test_leases_go_that_nobody_renews(shared):
-    live, dead = Leases(shared, "live"), Leases(shared, "dead")
-    kept = await live.take("kept", 20.0)
-    for name, ttl_s in (("left", 15.0), ("released", 15.0), ("for ever", 1e9)):
-        await dead.take(name, ttl_s)
-    await shared.put(paths.lease("damaged"), b"{")
-    waited = []
-
-    async def meanwhile(seconds):
-        waited.append(seconds)
-        await live.renew(kept, 20.0)
-        await shared.remove(paths.lease("released"))
-        await dead.take("released", 15.0)
-
-    assert (await reap(shared, 0.0, meanwhile)).leases == 2
-    assert waited == [20.0]
-    assert {name async for name in shared.names(paths.LEASES)} == {
-        paths.lease(name) for name in ("kept", "released", "for ever")
-    }
-    assert not kept.lost.is_set()
-    await live.renew(kept, 20.0)
-    assert not kept.lost.is_set()
-
-
 async def test_a_store_without_leftovers_has_none():
     assert await reap(MemoryStore(), 0.0) == Reaped(Unfinished())
 
 
 # Rounds
+
+
+@pytest.fixture(params=["memory", "filesystem", "seaweedfs"])
+async def shared(request, tmp_path):
+    """A store that replicas share."""
+    if request.param == "seaweedfs":
+        request.getfixturevalue("s3_credentials")
+        store = S3Store(new_location(request.getfixturevalue("seaweedfs_server").endpoint_url))
+    else:
+        store = MemoryStore() if request.param == "memory" else FilesystemStore(tmp_path)
+    yield store
+    await store.close()
 
 
 async def test_a_round_is_one_replicas(shared):

@@ -137,8 +137,12 @@ async def test_leftovers_go_and_uploads_stay(tmp_path: Path):
     for name in ("old", "young"):
         (incoming / name).write_bytes(b"x")
     os.utime(incoming / "old", (0, time.time() - LEFTOVER_AGE_S - 60))
-    async with running_proxy(tmp_path, {}, maintenance_interval_s=SOON_S) as proxy:
-        await until(proxy, 'proxy_reaped_total{kind="file"}', lambda found: found == 1)
+    store = FilesystemStore(tmp_path / "store")
+    await Leases(store, "dead").take("fill", 0.01)
+    async with running_proxy(tmp_path, {}, store=store, maintenance_interval_s=SOON_S) as proxy:
+        for kind in ("file", "lease"):
+            await until(proxy, f'proxy_reaped_total{{kind="{kind}"}}', lambda found: found == 1)
+        assert [name async for name in store.names(paths.LEASES)] == []
     assert [path.name for path in incoming.iterdir()] == ["young"]
 
 
