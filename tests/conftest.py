@@ -1,8 +1,13 @@
-"""Registers the fixture plug-ins of all tests; a module comes after those that it imports."""
+"""What all tests share: the fixture plug-ins (a module after those that it imports), and how properties are tried.
+
+Each run tries the same examples, however long one takes: what fails here fails everywhere.
+"""
 
 from __future__ import annotations
 
 import gc
+
+from hypothesis import settings
 
 pytest_plugins = [
     "tests.peers",
@@ -13,6 +18,9 @@ pytest_plugins = [
     "tests.builder.roots",
     "tests.integration.building",
 ]
+
+settings.register_profile("suite", derandomize=True, deadline=None)
+settings.load_profile("suite")
 
 
 def pytest_collection_finish() -> None:

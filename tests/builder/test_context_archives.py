@@ -87,7 +87,7 @@ _NAMES = st.sampled_from(["a", "b", "a/b", "a/b/c", "../a", "/a", ".", "a/../b",
 _KINDS = st.sampled_from([FILE, DIRECTORY, LINK, HARD])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     members=st.lists(st.tuples(_NAMES, _KINDS, st.sampled_from(["a", "..", "/", "../..", "a/b", "b"])), max_size=6),
     unpack=st.sampled_from([unpack_context, unpack_archive]),

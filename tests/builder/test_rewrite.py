@@ -53,7 +53,7 @@ def names(layer: bytes | None) -> list[str]:
         return archive.getnames()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @example(commands=[[("remove", "a", None)], [("mkdir", "a", None)]])
 @example(commands=[[("link", "b/b", "a/a/a")], [("remove", "a", None)], [("write", "a", "x")]])
 @example(commands=[[("remove", "a/a", None)], [("remove", "a", None), ("symlink", "a", "b")]])

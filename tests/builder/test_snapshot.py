@@ -167,7 +167,7 @@ def test_names_that_are_not_utf8(changes_by: Rung):
 # Random commands: what the layer brings back must be what the command left, on both rungs
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @example(before=[], command=[("rename", "a", "b/a")])
 @example(before=[], command=[("remove", "a", None), ("link", "a", "b/b")])
 @given(before=st.lists(operation, max_size=6), command=st.lists(operation, min_size=1, max_size=10))

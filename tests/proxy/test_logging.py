@@ -49,7 +49,7 @@ OPTIONS = ("--default-upstream", "up.test", "--log-format", "json")
         "x-api-key: {}",
     ],
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(secret=st.text("abcXYZ0189-._~+/=%", min_size=4, max_size=40).map(lambda text: "s3cr3t" + text))
 def test_what_looks_like_a_secret_is_masked(text: str, secret: str):
     masked = mask_secrets(f"before {text.format(secret)} after")
