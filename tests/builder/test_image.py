@@ -10,6 +10,7 @@ import pytest
 from builder.errors import BuildError
 from builder.outputs import image_files as outputs
 from builder.outputs.image import Image, ImageSet, compose
+from builder.outputs.whole_files import replacing, write_text
 from cache.oci import media_types
 from cache.oci.config import ImageConfig, RootFS
 from cache.oci.descriptor import Descriptor
@@ -92,7 +93,7 @@ def test_oci_layout_holds_every_blob_under_its_digest(tmp_path, blobs):
 def test_a_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "image.tar"
     path.write_bytes(b"old")
-    with pytest.raises(TypeError), outputs.replacing(path) as out:
+    with pytest.raises(TypeError), replacing(path) as out:
         out.writelines([b"new", None])  # type: ignore[list-item]  # fails after the first
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
@@ -101,4 +102,4 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(BuildError, match=r"cannot write .*/file/digest"):
-        outputs.write_text(tmp_path / "file" / "digest", "sha256:…")
+        write_text(tmp_path / "file" / "digest", "sha256:…")

@@ -47,7 +47,7 @@ def two_ids(pid):
     return 0
 
 enter_user_namespace(0, two_ids)
-unpack_layer(open(sys.argv[1], "rb"), "none", pathlib.Path(sys.argv[2]), overlay=False)
+unpack_layer(open(sys.argv[1], "rb"), pathlib.Path(sys.argv[2]), overlay=False)
 """
 
 

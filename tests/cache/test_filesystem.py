@@ -54,10 +54,12 @@ def incoming(tmp_path):
 async def test_whatever_is_killed_every_blob_matches_its_digest(tmp_path):
     chance = random.Random(7)
     root = tmp_path / "store"
-    for _ in range(20):
+    for number in range(20):
         with start("crash_writer.py", root) as process:
             assert process.stdout.readline() == b"ready\n"
-            time.sleep(chance.uniform(0, 0.08))
+            while len(list((root / paths.BLOBS).rglob("*"))) <= 4 * number:
+                time.sleep(0.001)
+            time.sleep(chance.uniform(0, 0.02))
             process.kill()
     found = 0
     store = FilesystemStore(root)
