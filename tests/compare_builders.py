@@ -43,7 +43,10 @@ _OLD_HISTORY = (
     "its history has no values of arguments and no start interval, ports as a map, and arguments of RUN that are"
     " declared twice twice; later ones are like ours"
 )
+_OLD_COPY = "it leaves FIFOs out of copies and makes empty files of devices; later ones are like ours"
 KNOWN = {
+    "add_archive_over_what_is_there": "--chown does not reach what an archive holds; in later ones it does",
+    "add_archive_that_follows_its_own_link": "a missing directory behind a link is an error; later ones make it",
     "arg_given": _OLD_HISTORY,
     "arg_given_is_not_expanded": _OLD_HISTORY,
     "arg_in_history_of_run": _OLD_HISTORY,
@@ -66,8 +69,13 @@ KNOWN = {
     "mount_bind_rw_is_thrown_away": "here the Dockerfile is in the context too",
     "mount_over_a_symlink": "it leaves mount points behind; later ones remove them",
     "mount_point_leaves_nothing": "it leaves mount points behind; later ones remove them",
+    "copy_checkout_of_another_owner": "a context that comes as a tar keeps its owners",
+    "copy_from_keeps_owners_and_modes": "--chmod drops set-user-id; later ones keep it",
     "copy_chmod_octal": "this one drops set-user-id, and expands no variables there; later ones are like ours",
-    "mount_bind_context": "a context that comes as a tar keeps its owners",
+    "files_that_are_special_in_the_context": _OLD_COPY,
+    "hard_links_of_commands": "on overlayfs a file that gets another name is in the layer under the old one, too",
+    "run_makes_devices": _OLD_COPY,
+    "run_makes_special_files": _OLD_COPY,
     "mount_bind_hides_and_shows_again": "its step has a layer of mount points",
     "onbuild_of_a_stage": "it looks for the trigger's stage in the build context; later ones are like ours",
 }
@@ -75,8 +83,10 @@ KNOWN = {
 
 LEFT_BEHIND = re.compile(
     r"  drwxr-xr-x 0:0 (dev|proc|sys|src|m|c|d|other|deep|deep/er|rel|a|a/b|a/b/c|b|var|var/cache|var/cache/x)"
+    r"|  -rw-r--r-- 0:0 (\S+/)?Dockerfile .*"
 )
-"""Mount points that this BuildKit leaves in a layer; later ones remove them as we do."""
+"""Mount points that this BuildKit leaves in a layer, which later ones remove as we do; and the Dockerfile, which for it
+lies in the context."""
 
 
 def main(names: Sequence[str]) -> int:
@@ -98,9 +108,12 @@ def main(names: Sequence[str]) -> int:
 
 
 def _is_known(case: Case) -> bool:
+    """Whether this BuildKit can build it as it is sent to it: a tar, which is not cut by ``.dockerignore``."""
     text = case.dockerfile.read_text()
     arguments = case.arguments(case="", tmp="", base="")
-    return not any(part in text for part in NOT_KNOWN_TO_IT) and not any("--build-context" in a for a in arguments)
+    ignores = any((case.directory / name).exists() for name in ("context/.dockerignore", "Dockerfile.dockerignore"))
+    foreign = any("--build-context" in argument for argument in arguments)
+    return not any(part in text for part in NOT_KNOWN_TO_IT) and not foreign and not ignores
 
 
 def _differences(ours: str, theirs: str) -> list[str]:

@@ -156,6 +156,8 @@ class _Reader:
             source = self._source(path)
             if source is not None:
                 yield source
+            elif self._tree.lstat(self._tree.resolve(path)) is None:
+                raise ContextError(f"{pattern!r} finds {path!r}, a link to what is not there")
 
     def with_parents(self, pattern: str) -> Iterator[Source]:
         """What one pattern of ``--parents`` finds, as one directory that holds it all below its path."""

@@ -4,7 +4,7 @@
 - A directory named by a source gives only what it holds; directories inside it do bring their owner and mode.
 - A file goes into a destination that is a directory; symlinks in the destination's path are followed in the stage.
 - A file never replaces a directory nor a directory anything else, but an archive's entries replace what is in their
-  way, and its directories go through symlinks.
+  way, be it a link to a directory where they have a directory.
 
 Directories above what changes are listed too, as they are, so that a reader that unpacks the layer into a directory of
 its own gives them the right owner and mode.
@@ -125,7 +125,7 @@ class _Stage:
             if parent not in parents:
                 parents[parent] = self._resolve(join(target, parent))
                 self._make_directories(parents[parent], (0, 0))
-            path = self._resolve(join(parents[parent], name), follow_last=entry.is_directory)
+            path = join(parents[parent], name)
             link = entry.link
             if entry.hardlink:
                 link_parent, _, link_name = entry.link.rpartition("/")

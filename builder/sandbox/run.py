@@ -126,7 +126,8 @@ async def run_step(
 def _make_scratch(root: OverlayRoot | DirectoryRoot) -> Path:
     """A new directory beside the root. Below an overlay it is the lowest layer, and holds the points to mount on.
 
-    So an image without ``/proc`` needs none made in the upper directory, where it would look like a change.
+    So an image without ``/proc`` needs none made in the upper directory, where it would look like a change. What is
+    not mounted on has no point: the step would see it, and a chown of it would be a change.
     """
     beside = root.work if isinstance(root, OverlayRoot) else root.path
     scratch = Path(tempfile.mkdtemp(prefix=".step-", dir=beside.parent))
@@ -135,7 +136,8 @@ def _make_scratch(root: OverlayRoot | DirectoryRoot) -> Path:
         for name in ("dev", "proc", "sys", "etc"):
             (scratch / name).mkdir(0o755)
         for name in ("resolv.conf", "hosts"):
-            (scratch / "etc" / name).touch(0o644)
+            if os.path.exists(f"/etc/{name}"):
+                (scratch / "etc" / name).touch(0o644)
     return scratch
 
 

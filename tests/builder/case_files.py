@@ -147,15 +147,23 @@ def _listing(blob: bytes) -> list[str]:
             assert member.type in _KINDS, member
             mode = stat.filemode(_KINDS[member.type] | member.mode)
             what = _content(archive, member)
-            lines.append(f"  {mode} {member.uid}:{member.gid} {member.name}{what}")
+            lines.append(f"  {mode} {member.uid}:{member.gid} {_shown(member.name)}{what}")
     return lines
+
+
+def _shown(name: str) -> str:
+    """A name on one line, whatever bytes it has."""
+    shown = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return shown if shown.isprintable() else repr(shown)
 
 
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> str:
     if member.issym():
-        return f" -> {member.linkname}"
+        return f" -> {_shown(member.linkname)}"
     if member.islnk():
-        return f" = {member.linkname}"
+        return f" = {_shown(member.linkname)}"
+    if member.isdev() and not member.isfifo():
+        return f" {member.devmajor}:{member.devminor}"
     file = archive.extractfile(member) if member.isreg() else None
     if file is None:
         return ""

@@ -171,6 +171,7 @@ def test_what_patterns_find(context: Tree, patterns: list[str], expected: list[s
         (["../../../etc/passwd"], "the source '../../../etc/passwd' is not there"),
         (["[", "a.txt"], "is not a pattern"),
         (["loop/x"], "too many levels of symbolic links"),
+        (["o*"], r"'o\*' finds 'outside', a link to what is not there"),
     ],
 )
 def test_what_is_not_found_is_named(context: Tree, patterns: list[str], message: str):
@@ -204,7 +205,7 @@ def test_ignored_files_do_not_exist(context: Tree):
     ]  # fmt: skip
     assert [entry.path for entry in found if entry.is_directory] == ["deep", "deep/2", "dir", "dir/sub", "dir2"]
     assert [entry.path for entry in collect(context, ["dir"], ignore)[0].entries] == ["sub", "sub/y"]
-    assert [source.name for source in collect(context, ["*"], ignore)] == [
+    assert [source.name for source in collect(context, ["[a-l]*"], ignore)] == [
         "a.txt", "b.txt", "deep", "dir", "dir2", "link",
     ]  # fmt: skip
     for excluded in ("c.md", "empty", "dir/x", "file-link"):
@@ -396,14 +397,13 @@ def test_archives_are_unpacked_whatever_their_name(tmp_path: Path, stage: Tree, 
         "app": "d 1777 5:6",
         "app/x": "d 755 0:0",  # the stage has a file here
         "app/x/y": "f 644 0:0",
+        "bin": "d 755 0:0",  # the stage has a link here
+        "bin/tool": "f 644 10:11",
         "deep": "d 755 0:0",
         "deep/1": "d 755 0:0",
         "deep/1/z": "f 644 0:0",
         "etc": "d 755 0:0",
         "etc/conf": "f 600 0:0",
-        "usr": "d 755 0:0",
-        "usr/bin": "d 755 0:0",
-        "usr/bin/tool": "f 644 10:11",  # bin leads here
     }
 
 

@@ -1,0 +1,1 @@
+ln -s no/where link

@@ -1,0 +1,3 @@
+printf star > 'no*wild'
+printf bracket > '[b]'
+printf x > no-wild

@@ -1,0 +1,2 @@
+mkdir -p there/real
+ln -s real there/name

@@ -1,0 +1,3 @@
+mkdir there
+printf old > there/real
+ln -s real there/name

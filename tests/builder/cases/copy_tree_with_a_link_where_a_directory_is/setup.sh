@@ -1,0 +1,2 @@
+mkdir tree
+ln -s other tree/name

@@ -1,0 +1,2 @@
+printf f > file
+ln -s no/where fallen

@@ -1,0 +1,3 @@
+mkdir h
+printf x > h/a
+ln h/a h/b
