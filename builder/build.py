@@ -19,7 +19,7 @@ from builder.execution.execute import BuiltStage, Executor
 from builder.execution.step_cache import StepCache
 from builder.execution.workshop import Workshop
 from builder.findings import Findings
-from builder.layer.origins import BuildLayers, RegistryOrigin
+from builder.layer.origins import BuildLayers, Origin, RegistryOrigin
 from builder.layer.rootfs import Tree
 from builder.options import BuildOptions
 from builder.outputs.conversions import Conversions
@@ -66,7 +66,7 @@ async def run_build(options: BuildOptions, environ: Mapping[str, str], listen: e
         plans = [make_plan(dockerfile, variant.request) for variant in variants]
         peers = await stack.enter_async_context(open_peers(options.registry, environ))
         stores = await stack.enter_async_context(_open_stores(options, work))
-        layers = BuildLayers(*stores.all)
+        layers = BuildLayers(*stores.all, keeps=partial(_is_wanted_again, options, stores))
         stack.push_async_callback(layers.close)
         workshop = Workshop(options, work, layers, environ, listen)
         stack.push_async_callback(workshop.close)
@@ -155,6 +155,18 @@ async def _open_stores(options: BuildOptions, work: Path) -> AsyncIterator[_Stor
         await made.sweep(_ABANDONED_S)  # what killed builds were writing
         for store in stores.all:
             await store.close()
+
+
+def _is_wanted_again(options: BuildOptions, stores: _Stores, origin: Origin) -> bool:
+    """Whether the bytes of a layer that is fetched for a step will be asked for once more.
+
+    By a later build, by an archive, or by a registry that cannot get them by itself.
+    """
+    if not isinstance(origin, RegistryOrigin):
+        return False  # it lies on this machine
+    exports = options.output.exports
+    elsewhere = any(name.host != origin.client.name for export in exports if export.push for name in export.names)
+    return elsewhere or stores.made is stores.cache or any(export.kind in ("docker", "oci") for export in exports)
 
 
 def _step_cache(

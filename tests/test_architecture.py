@@ -65,8 +65,8 @@ LEVELS = {
         builder: kept oci_layout stored_images workspace
         builder.contexts: archive_streams context download fetching file_digests git_program
         builder.execution: copy digests placement
-        builder.layer: archives decompress entries layerdir rewrite rootfs snapshot storing tarlayer tarread unpack
-            unpacked
+        builder.layer: archives chunk_stream decompress entries layerdir rewrite rootfs snapshot storing tarlayer
+            tarread unpack unpacked
         builder.outputs: digest_files files image_files web whole_files
         builder.sandbox: agent_socket cache_mounts foreign ids isolation mount_preparation mounts program root rootless
             stubs user_namespace
@@ -86,7 +86,7 @@ LEVELS = {
     3: """
         builder: bases
         builder.contexts: local_inputs remotes
-        builder.execution: execute finishing mounting perform stage_root step_cache workshop
+        builder.execution: execute finishing mounting perform stage_root step_cache unpacking workshop
         builder.layer: origins
         builder.outputs: conversions deliver push
         builder.sandbox: run

@@ -8,12 +8,10 @@ from __future__ import annotations
 import asyncio
 import select
 import sys
-import threading
 from collections.abc import AsyncIterator, Mapping
-from concurrent.futures import CancelledError, Future
 from contextlib import asynccontextmanager
 from email.utils import formatdate
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import aiohttp
 
@@ -21,18 +19,12 @@ from builder.contexts.cloud_storage import azure_target, google_target
 from builder.contexts.download import Temporary, opened, web_target
 from builder.contexts.locations import ArchiveContext, AzureBlob, GoogleObject, S3Object, TarFile, WebArchive
 from builder.errors import BuildError, ContextError
-from builder.layer.decompress import Readable
+from builder.layer.chunk_stream import Abortable, streamed
 from cache.oci.google_credentials import google_token
 from cache.oci.redirect import Target
 
 _POLL_S = 0.2
 _S3_READ_BYTES = 1 << 18
-
-
-class Abortable(Readable, Protocol):
-    """A stream whose reads can be ended from another thread: they raise BuildError then."""
-
-    def abort(self) -> None: ...
 
 
 @asynccontextmanager
@@ -49,8 +41,11 @@ async def open_archive(place: ArchiveContext, environ: Mapping[str, str]) -> Asy
             finally:
                 await asyncio.to_thread(body.close)
         case WebArchive() | GoogleObject() | AzureBlob():
-            async with opened(await _target(place, environ), place) as response:
-                yield _Chunks(response.content, asyncio.get_running_loop())
+            async with (
+                opened(await _target(place, environ), place) as response,
+                streamed(_received(response.content)) as stream,
+            ):
+                yield stream
 
 
 async def _target(place: WebArchive | GoogleObject | AzureBlob, environ: Mapping[str, str]) -> Target:
@@ -97,40 +92,13 @@ class _File:
         self._aborted = True
 
 
-class _Chunks:
-    """What comes to the event loop, read from a thread."""
-
-    def __init__(self, content: aiohttp.StreamReader, loop: asyncio.AbstractEventLoop) -> None:
-        self._content = content
-        self._loop = loop
-        self._lock = threading.Lock()
-        self._waiting: Future[bytes] | None = None
-        self._aborted = False
-        self._data = memoryview(b"")
-
-    def read(self, size: int, /) -> bytes:
-        if not self._data:
-            self._data = memoryview(self._next())
-        data, self._data = self._data[:size], self._data[size:]
-        return bytes(data)
-
-    def abort(self) -> None:
-        with self._lock:
-            self._aborted = True
-            if self._waiting is not None:
-                self._waiting.cancel()
-
-    def _next(self) -> bytes:
-        with self._lock:
-            if self._aborted:
-                raise BuildError("interrupted")
-            self._waiting = asyncio.run_coroutine_threadsafe(self._content.readany(), self._loop)
-        try:
-            return self._waiting.result()
-        except CancelledError:
-            raise BuildError("interrupted") from None
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise Temporary(f"the connection broke off: {type(error).__name__}") from error
+async def _received(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    """What comes, until it ends. Raises Temporary when the connection breaks off."""
+    try:
+        async for data in content.iter_any():
+            yield data
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise Temporary(f"the connection broke off: {type(error).__name__}") from error
 
 
 class _S3Body:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from builder import events
@@ -14,6 +15,7 @@ from builder.contexts.git_program import Git
 from builder.contexts.locations import ArchiveContext
 from builder.contexts.remote import GitSource
 from builder.errors import BuildError, ContextError
+from builder.layer.chunk_stream import read_in_thread
 from builder.layer.unpack import unpack_context
 from builder.options import Limits
 
@@ -45,14 +47,10 @@ async def _unpacked(
 ) -> Path:
     directory = _new(scratch)
     async with open_archive(place, environ) as stream:
-        unpacking = asyncio.create_task(asyncio.to_thread(unpack_context, stream, directory, limits))
         try:
-            unpacked = await asyncio.shield(unpacking)
+            unpacked = await read_in_thread(stream, partial(unpack_context, stream, directory, limits))
         except BuildError as error:
             raise ContextError(f"cannot unpack the context {place}: {error}") from error
-        finally:
-            stream.abort()
-            await asyncio.wait([unpacking])  # it must not write where things are being removed
     for skipped in unpacked.skipped:
         listen(events.Warned(f"the context {place} could not be unpacked whole: {skipped}"))
     return directory

@@ -16,19 +16,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from builder.errors import BuildError
+from builder.execution.unpacking import Unpacking, finished
 from builder.layer.changes import Change
-from builder.layer.origins import BuildLayers
 from builder.layer.rootfs import Tree
 from builder.layer.snapshot import fingerprint, overlay_changes, walk_changes
-from builder.layer.unpack import Unpacked, unpack_layer
 from builder.layer.unpacked import UnpackedLayers
-from builder.options import Limits
 from builder.sandbox.isolation import Isolation, Rung
 from builder.sandbox.run import DirectoryRoot, OverlayRoot, RunResult, RunSpec, run_step
 from cache.oci.digest import Digest
 from cache.oci.layer import Layer, chain_id
-from cache.singleflight import SingleFlight
 
 Output = Callable[[bytes], None]
 
@@ -70,13 +66,12 @@ class RootFactory:
     probe: Callable[[], Isolation]
     state_dir: Path
     work: Path
-    layers: BuildLayers
-    limits: Limits
+    unpacking: Unpacking
     _isolation: Isolation | None = None
     _probing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _beginning: asyncio.Lock = field(default_factory=asyncio.Lock)
     _shared: UnpackedLayers | None = None
-    _directories: dict[Digest, Path] = field(default_factory=dict)
-    _unpacking: SingleFlight[Digest, Path] = field(default_factory=SingleFlight)
+    _directories: dict[Digest, asyncio.Future[Path]] = field(default_factory=dict)
     _made: int = 0
 
     async def new_root(self) -> StageRoot:
@@ -92,7 +87,7 @@ class RootFactory:
 
     async def close(self) -> None:
         """Ends what is still being unpacked, and gives the shared directories up."""
-        await self._unpacking.close()
+        await self.unpacking.close()
         if self._shared is not None:
             await asyncio.to_thread(self._shared.close)
 
@@ -104,37 +99,17 @@ class RootFactory:
         directory.chmod(0o755)
         return directory
 
-    def knows(self, chain: Digest) -> bool:
-        """Whether a stage of this build has had the directory of this chain of layers."""
-        return chain in self._directories
-
-    async def directory(self, chain: Digest, make: Callable[[], Coroutine[Any, Any, Path]]) -> Path:
-        """The directory of the last layer of a chain, made where no stage of this build has it yet."""
-        if chain not in self._directories:
-            self._directories[chain] = await self._unpacking.run(chain, make)
+    async def directory(self, chain: Digest, make: Callable[[], Coroutine[Any, Any, Path]]) -> asyncio.Future[Path]:
+        """The directory of the last layer of a chain; where no stage of this build has it yet, ``make`` has begun."""
+        async with self._beginning:
+            if chain not in self._directories:
+                self._directories[chain] = await self.unpacking.begin(make)
         return self._directories[chain]
-
-    async def unpack(self, layer: Layer, directory: Path, lower: Tree | None) -> bool:
-        """Unpacks a layer, as an overlay's directory where there is a tree below it.
-
-        True when all of it could be made here (device nodes, for one, may be refused). Raises BuildError for what is no
-        layer, and when its content is not what the image's configuration says.
-        """
-        blob = await self.layers.fetch(layer)
-        try:
-            unpacked = await asyncio.to_thread(_read_layer, blob, directory, lower, self.limits)
-        except BuildError as error:
-            raise BuildError(f"cannot unpack layer {layer.descriptor.digest}: {error}") from error
-        if unpacked.diff_id != layer.diff_id:
-            raise BuildError(
-                f"layer {layer.descriptor.digest} does not hold what its image says: expected diff_id {layer.diff_id},"
-                f" got {unpacked.diff_id}"
-            )
-        return not unpacked.skipped
 
     def share(self, chain: Digest, directory: Path) -> None:
         """Lets other stages on the same chain use the directory; it is not written to any more."""
-        self._directories[chain] = directory
+        self._directories[chain] = done = asyncio.get_running_loop().create_future()
+        done.set_result(directory)
 
 
 class _OverlayStageRoot:
@@ -160,20 +135,24 @@ class _OverlayStageRoot:
 
     async def apply(self, layers: Sequence[Layer]) -> None:
         stack = _chains(self._chain, layers)
-        async with self._factory.layers.fetching(layer for chain, layer in stack if not self._is_here(chain)):
-            for chain, layer in stack:
-                make = partial(self._unpacked, chain, layer, self.tree)
-                self._push(chain, await self._factory.directory(chain, make))
+        begun: list[asyncio.Future[Path]] = []
+        for chain, layer in stack:
+            make = partial(self._unpacked, chain, layer, partial(self._tree_with, tuple(begun)))
+            begun.append(await self._factory.directory(chain, make))
+        for (chain, _), directory in zip(stack, await finished(begun), strict=True):
+            self._push(chain, directory)
 
-    def _is_here(self, chain: Digest) -> bool:
-        return self._factory.knows(chain) or self._shared.has(chain)
+    async def _tree_with(self, begun: Sequence[asyncio.Future[Path]]) -> Tree:
+        """The tree when these directories, lowest first, lie on what is there now."""
+        below = self._directories
+        return Tree([*reversed(await finished(begun)), *below])
 
-    async def _unpacked(self, chain: Digest, layer: Layer, lower: Tree) -> Path:
+    async def _unpacked(self, chain: Digest, layer: Layer, below: Callable[[], Coroutine[Any, Any, Tree]]) -> Path:
         kept = await asyncio.to_thread(self._shared.take, chain)
         if kept is not None:
             return kept
         directory = self._factory.new_directory()
-        whole = await self._factory.unpack(layer, directory, lower)
+        whole = await self._factory.unpacking.unpack(layer, directory, below, overlay=True)
         return await asyncio.to_thread(self._shared.keep, chain, directory) if whole else directory
 
     async def run(self, spec: RunSpec, on_output: Output) -> tuple[RunResult, list[Change]]:
@@ -224,9 +203,17 @@ class _DirectoryStageRoot:
         return self._isolation.rung is not Rung.CHROOT
 
     async def apply(self, layers: Sequence[Layer]) -> None:
-        async with self._factory.layers.fetching(layers):
-            for layer in layers:
-                await self._factory.unpack(layer, self._directory, None)
+        begun: list[asyncio.Task[bool]] = []
+        for layer in layers:
+            begun.append(await self._factory.unpacking.begin(partial(self._put_on, layer, tuple(begun))))
+        await finished(begun)
+
+    async def _put_on(self, layer: Layer, below: Sequence[asyncio.Task[bool]]) -> bool:
+        async def there() -> Tree:
+            await finished(below)
+            return self.tree
+
+        return await self._factory.unpacking.unpack(layer, self._directory, there, overlay=False)
 
     async def run(self, spec: RunSpec, on_output: Output) -> tuple[RunResult, list[Change]]:
         before = await asyncio.to_thread(fingerprint, self._directory)
@@ -245,8 +232,3 @@ def _chains(below: Digest | None, layers: Sequence[Layer]) -> list[tuple[Digest,
         below = chain_id(below, layer.diff_id)
         found.append((below, layer))
     return found
-
-
-def _read_layer(blob: Path, directory: Path, lower: Tree | None, limits: Limits) -> Unpacked:
-    with blob.open("rb") as source:
-        return unpack_layer(source, directory, overlay=lower is not None, lower=lower, limits=limits)

@@ -50,8 +50,10 @@ class Workshop:
         """Where the files of stages are."""
         if self._roots is None:
             from builder.execution.stage_root import RootFactory
+            from builder.execution.unpacking import Unpacking
 
-            self._roots = RootFactory(self._probe, self.options.state_dir, self.work, self.layers, self.options.limits)
+            unpacking = Unpacking(self.layers, self.options.limits)
+            self._roots = RootFactory(self._probe, self.options.state_dir, self.work, unpacking)
         return self._roots
 
     def performer(self, sources: Mapping[Position, tuple[Source, ...]]) -> Performer:

@@ -33,11 +33,16 @@ class Readable(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
+def no_tree() -> Tree:
+    """A tree with nothing in it."""
+    return Tree([])
+
+
 class LayerDirectory:
     """The directory that one layer is put into.
 
     With ``overlay`` it is this layer's own, empty at first, and gets whiteouts and opaque marks in overlayfs' form;
-    ``lower`` is the tree of the layers below. Without, the layer is applied to what is there.
+    ``lower`` gives the tree of the layers below, when that is needed. Without, the layer is applied to what is there.
 
     ``owners`` False leaves all files to the user that the builder runs as.
 
@@ -46,11 +51,12 @@ class LayerDirectory:
     """
 
     def __init__(
-        self, directory: Path, *, overlay: bool = False, lower: Tree | None = None, owners: bool = True
+        self, directory: Path, *, overlay: bool = False, lower: Callable[[], Tree] = no_tree, owners: bool = True
     ) -> None:
         self._root = os.fspath(directory)
         self._overlay = overlay
-        self._lower = lower if overlay and lower is not None else Tree([])
+        self._get_lower = lower
+        self._lower_tree: Tree | None = None
         self._parents = {"": ""}  # directories as entries name them → as they are here
         self._touched: set[str] = set()  # what this layer has put here, and the directories above
         self._times: dict[str, int] = {}  # of directories: set last, as every child changes them
@@ -80,6 +86,12 @@ class LayerDirectory:
             self._metadata("", like)
         for path, mtime_ns in self._times.items():
             os.utime(self._on_disk(path), ns=(mtime_ns, mtime_ns), follow_symlinks=False)
+
+    @property
+    def _lower(self) -> Tree:
+        if self._lower_tree is None:  # not a cached_property: Python 3.11 locks it for all instances at once
+            self._lower_tree = self._get_lower()
+        return self._lower_tree
 
     def _on_disk(self, path: str) -> str:
         return f"{self._root}/{path}" if path else self._root

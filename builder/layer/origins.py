@@ -5,18 +5,19 @@ A build knows many layers and needs the bytes of few: a layer that is only named
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from builder.layer.chunk_stream import ChunkStream, streamed
 from cache.disk.filesystem import FilesystemStore
 from cache.oci.client import RegistryClient
 from cache.oci.digest import Digest
 from cache.oci.layer import Layer
 from cache.singleflight import SingleFlight
+from cache.store import BlobWriter
 from cache.verify import verified
 
 
@@ -44,11 +45,15 @@ class Origin(Protocol):
 class BuildLayers:
     """The layers that a build has met, each with its origins; a local copy comes first.
 
-    What is fetched goes to ``store``; the ``others`` are only read.
+    What is fetched goes to ``store``; the ``others`` are only read. ``keeps`` says of an origin whether its layers go
+    there too when they are only streamed.
     """
 
-    def __init__(self, store: FilesystemStore, *others: FilesystemStore) -> None:
+    def __init__(
+        self, store: FilesystemStore, *others: FilesystemStore, keeps: Callable[[Origin], bool] = lambda _: False
+    ) -> None:
         self._store = store
+        self._keeps = keeps
         self._stores = (store, *others)
         self._origins: dict[Digest, list[Origin]] = {}
         self._fetches: SingleFlight[Digest, Path] = SingleFlight()
@@ -78,15 +83,15 @@ class BuildLayers:
         return self.local_path(layer) or await self._fetches.run(layer.descriptor.digest, lambda: self._fetch(layer))
 
     @asynccontextmanager
-    async def fetching(self, layers: Iterable[Layer]) -> AsyncIterator[None]:
-        """Fetches all of these at once while the block asks for one after the other; what fails, fails there."""
-        tasks = [asyncio.create_task(self.fetch(layer)) for layer in layers]
-        try:
-            yield
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+    async def stream(self, layer: Layer) -> AsyncIterator[ChunkStream]:
+        """The compressed layer as it comes, verified; it is kept too where its bytes will be asked for again."""
+        digest = layer.descriptor.digest
+        async with AsyncExitStack() as stack:
+            chunks = await stack.enter_async_context(self.open(layer))
+            if self.local_path(layer) is None and self._keeps(self.origins(layer)[0]):
+                writer = await stack.enter_async_context(self._store.writer(digest))
+                chunks = _written(chunks, writer, digest)
+            yield await stack.enter_async_context(streamed(chunks))
 
     async def close(self) -> None:
         """Ends what is still being fetched."""
@@ -95,9 +100,8 @@ class BuildLayers:
     async def _fetch(self, layer: Layer) -> Path:
         digest = layer.descriptor.digest
         async with self.open(layer) as chunks, self._store.writer(digest) as writer:
-            async for chunk in chunks:
-                await writer.write(chunk)
-            await writer.commit(digest)
+            async for _ in _written(chunks, writer, digest):
+                pass
         path = self._store.local_path(digest)
         if path is None:
             raise AssertionError(f"layer {digest} vanished from {self._store.url} after it was committed")
@@ -113,3 +117,11 @@ class BuildLayers:
                 return
         async with self.origins(layer)[0].open(layer) as chunks:
             yield chunks
+
+
+async def _written(chunks: AsyncIterator[bytes], writer: BlobWriter, digest: Digest) -> AsyncIterator[bytes]:
+    """``chunks``, while they are stored; the end comes when they are."""
+    async for chunk in chunks:
+        await writer.write(chunk)
+        yield chunk
+    await writer.commit(digest)

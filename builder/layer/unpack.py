@@ -12,7 +12,7 @@ from builder.errors import BuildError
 from builder.layer.changes import Change, Entry
 from builder.layer.decompress import DecompressingReader, Readable
 from builder.layer.entries import keeps_xattr
-from builder.layer.layerdir import LayerDirectory
+from builder.layer.layerdir import LayerDirectory, no_tree
 from builder.layer.links import clean
 from builder.layer.rootfs import Tree
 from builder.layer.tarformat import change_of, member_of
@@ -37,14 +37,19 @@ class Unpacked:
 
 
 def unpack_layer(
-    source: Readable, directory: Path, *, overlay: bool, lower: Tree | None = None, limits: Limits = DEFAULT_LIMITS
+    source: Readable,
+    directory: Path,
+    *,
+    overlay: bool,
+    lower: Callable[[], Tree] = no_tree,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Unpacked:
     """Unpacks the layer ``source`` into ``directory`` and says what it was.
 
     With ``overlay`` the directory is new and this layer's own, and whiteouts are written as overlayfs reads them;
-    ``lower`` is then the tree of the layers below, from which directories that the layer does not list itself get their
-    owner and mode. Without it the layer is applied in place. The caller compares the diff_id, and drops the directory
-    when this raises BuildError.
+    ``lower`` then gives the tree of the layers below, and is asked only where the layer depends on it: directories that
+    it does not list itself get their owner and mode from there. Without it the layer is applied in place. The caller
+    compares the diff_id, and drops the directory when this raises BuildError.
     """
     target = LayerDirectory(directory, overlay=overlay, lower=lower)
     return _unpack(DecompressingReader(source, limits.unpacked_bytes), target, counted(change_of, limits.files))

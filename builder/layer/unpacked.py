@@ -56,10 +56,6 @@ class UnpackedLayers:
         directory.mkdir(parents=True, exist_ok=True)
         return cls(directory, most_bytes(directory))
 
-    def has(self, chain: Digest) -> bool:
-        """Whether :meth:`take` is likely to find it."""
-        return (self.directory / chain.hex).exists()
-
     def take(self, chain: Digest) -> Path | None:
         """The layer's directory, locked until :meth:`close`, or None. One that is damaged is removed."""
         kept = self.directory / chain.hex

@@ -45,7 +45,7 @@ def tar_of(members: Iterable[tarfile.TarInfo | tuple[tarfile.TarInfo, bytes]], t
 
 def unpack(tar: bytes, directory: Path, *, overlay: bool = False, lower: Tree | None = None):
     directory.mkdir(exist_ok=True, parents=True)
-    return unpack_layer(io.BytesIO(tar), directory, overlay=overlay, lower=lower)
+    return unpack_layer(io.BytesIO(tar), directory, overlay=overlay, lower=lambda: lower or Tree([]))
 
 
 DIRECTORY = {"kind": tarfile.DIRTYPE, "mode": 0o755}

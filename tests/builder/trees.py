@@ -81,5 +81,5 @@ def layer_of(changes: Sequence[Change]) -> bytes:
 def unpacked(layer: bytes, directory: Path, *, lower: Sequence[Path] = ()) -> Path:
     """The layer in an overlay directory of its own."""
     directory.mkdir(parents=True)
-    unpack_layer(io.BytesIO(layer), directory, overlay=True, lower=Tree(lower) if lower else None)
+    unpack_layer(io.BytesIO(layer), directory, overlay=True, lower=lambda: Tree(lower))
     return directory

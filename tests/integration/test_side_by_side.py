@@ -128,6 +128,6 @@ def test_killed_builds_leave_nothing_that_a_later_one_believes(tmp_path: Path, b
     assert builder.must(*told, "--cache").output.splitlines()[-1] == expected
     assert builder.must(*told, "--cache=false").output.splitlines()[-1] == expected
     state = tmp_path / "home/.cache/crossdock/build"
-    assert sorted(os.listdir(state)) == ["store", "unpacked", "work"]
+    assert set(os.listdir(state)) - {"file-digests"} == {"store", "unpacked", "work"}
     assert os.listdir(state / "work") == []
     assert not [path for path in state.glob("unpacked/*/*") if len(path.name) != 64 or not (path / "seal").exists()]
