@@ -99,8 +99,8 @@ def test_nothing_outside_is_touched(how: str, members: list[Member]):
         before = state(Path(made), root)
         with contextlib.suppress(BuildError):
             if how == "archive":
-                unpack_archive(source, "none", root)
+                unpack_archive(source, root)
             else:
-                own = how == "layer of its own"
-                unpack_layer(source, "none", root, overlay=own, lower=Tree([outer / "lower"]) if own else None)
+                lower = Tree([outer / "lower"])
+                unpack_layer(source, root, overlay=how == "layer of its own", lower=lambda: lower)
         assert state(Path(made), root) == before
