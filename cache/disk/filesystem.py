@@ -24,6 +24,8 @@ from cache.oci.digest import Digest
 from cache.store import CHUNK_BYTES, Absent, Aside, BlobWriter, Record, StoredBlob, Unfinished
 
 LIST_PIECE = 1000
+DELETE_PIECE = 100
+"""Whoever is cancelled deletes no more than so many things after that: a thread cannot be stopped."""
 _THREADS = 16
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -99,7 +101,8 @@ class FilesystemStore:
 
     async def delete_all(self, digests: Sequence[Digest]) -> None:
         """Removes the blobs."""
-        await self._run("delete blobs", self._blobs.delete_all, digests)
+        for start in range(0, len(digests), DELETE_PIECE):
+            await self._run("delete blobs", self._blobs.delete_all, digests[start : start + DELETE_PIECE])
 
     async def blobs(self, under: str = "", after: Digest | None = None) -> AsyncIterator[tuple[Digest, int]]:
         """Every blob with its size in bytes, in order: those that begin so, and come after that one."""
@@ -153,7 +156,8 @@ class FilesystemStore:
 
     async def remove_all(self, names: Sequence[str]) -> None:
         """Removes the records, whatever they are now."""
-        await self._run("remove records", self._records.remove_all, names)
+        for start in range(0, len(names), DELETE_PIECE):
+            await self._run("remove records", self._records.remove_all, names[start : start + DELETE_PIECE])
 
     async def names(self, prefix: str) -> AsyncIterator[str]:
         """The names of all records under ``prefix``, in no order."""

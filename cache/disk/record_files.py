@@ -71,9 +71,18 @@ class RecordFiles:
             return error
 
     def remove_all(self, names: Iterable[str]) -> None:
-        """Removes these records, whatever they are."""
+        """Removes these records, whatever they are; those that are there."""
+        changed: set[Path] = set()
         for name in names:
-            self.remove(name, None)
+            path = self._path(name)
+            with self._locked(name):
+                try:
+                    path.unlink()
+                except FileNotFoundError:
+                    continue
+            changed.add(path.parent)
+        for directory in changed:
+            durable.sync_directory(directory)
 
     def under(self, prefix: str) -> Iterator[str]:
         """The names of all records under ``prefix``; directories are read as they are gone through."""

@@ -1,4 +1,4 @@
-"""Removing what nobody will come back for: what the dead left behind, and damaged blobs nobody has looked at."""
+"""Removing what nobody will come back for: what dead writers left behind, and damaged blobs nobody has looked at."""
 
 from __future__ import annotations
 

@@ -106,10 +106,10 @@ class Sweep:
     async def _delete(self, batch: Batch) -> bool:
         """Deletes a batch; False when that took too long."""
         doomed = [Digest.parse(digest) for digest in batch.doomed]
-        members = await self._members_of(doomed)
-        names = [paths.member(place.namespace, place.repository, digest) for digest, place, _ in members]
         try:
             async with asyncio.timeout(DELETE_S):
+                members = await self._members_of(doomed)
+                names = [paths.member(place.namespace, place.repository, digest) for digest, place, _ in members]
                 referrers = (partial(self._unrefer, digest, place, facts) for digest, place, facts in members)
                 await together(referrers, PARALLEL)
                 await bulk.remove_all(self._store, names)

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from cache import paths
-from cache.disk import blob_files, durable
+from cache.disk import blob_files, durable, filesystem
 from cache.disk.filesystem import FilesystemStore
 from cache.errors import DamagedRecord, SizeMismatch, StoreFull, StoreUnavailable
 from cache.oci.digest import Digest
@@ -272,3 +272,29 @@ async def test_other_files_among_the_blobs_are_not_blobs(store, tmp_path):
     store.local_path(digest).with_name("README").write_text("not a blob")
     (tmp_path / "store" / paths.BLOBS / "sha256" / "file").write_text("not a directory")
     assert [found async for found in store.blobs()] == [(digest, 7)]
+
+
+@pytest.mark.parametrize("what", ["records", "blobs"])
+async def test_a_deletion_that_is_cancelled_goes_no_further_than_its_piece(store, monkeypatch, what):
+    """gc gives up a deletion that takes too long, and another may begin it anew: the first must not go on then."""
+    names = [f"layers/ab/{number:03}" for number in range(250)]
+    digests = [await put(store, b"%d" % number) for number in range(250)] if what == "blobs" else []
+    for name in names if what == "records" else []:
+        await store.put(name, b"x")
+    begun, may_go_on = threading.Event(), threading.Event()
+    unlink = Path.unlink
+
+    def slow(path, missing_ok=False):
+        begun.set()
+        may_go_on.wait(10)
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", slow)
+    deleting = asyncio.create_task(store.remove_all(names) if what == "records" else store.delete_all(digests))
+    await asyncio.to_thread(begun.wait, 10)
+    deleting.cancel()
+    await asyncio.gather(deleting, return_exceptions=True)
+    may_go_on.set()
+    await store.close()
+    left = store._records.under("layers/") if what == "records" else filter(store.local_path, digests)
+    assert len(list(left)) == 250 - filesystem.DELETE_PIECE
