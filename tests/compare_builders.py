@@ -40,8 +40,8 @@ NOT_KNOWN_TO_IT = (
 """What came to Dockerfiles after the BuildKit of Debian 12 (docker 20.10)."""
 
 _OLD_HISTORY = (
-    "its history has no values of arguments and no start interval, ports as a map, and arguments of RUN that are"
-    " declared twice twice; later ones are like ours"
+    "its history has no values of arguments and no start interval, ports as a map, and arguments of RUN twice"
+    " that are declared twice; later ones are like ours"
 )
 _OLD_COPY = "it leaves FIFOs out of copies and makes empty files of devices; later ones are like ours"
 KNOWN = {
@@ -59,6 +59,7 @@ KNOWN = {
     "from_keeps_what_the_base_says": _OLD_HISTORY,
     "from_platform_of_the_builder": _OLD_HISTORY,
     "onbuild_sees_the_child_s_arguments": _OLD_HISTORY,
+    "run_sets_what_is_set_already": "/etc/hosts cannot be written to there; ours is a copy for the step",
     "target_by_number": "its targets have names only; this one is ours",
     "workdir_above_the_root": "it keeps dots in the working directory; later ones are like ours",
     "arg_platform": "it knows no TARGETSTAGE; later ones do",
@@ -73,7 +74,7 @@ KNOWN = {
     "copy_from_keeps_owners_and_modes": "--chmod drops set-user-id; later ones keep it",
     "copy_chmod_octal": "this one drops set-user-id, and expands no variables there; later ones are like ours",
     "files_that_are_special_in_the_context": _OLD_COPY,
-    "hard_links_of_commands": "on overlayfs a file that gets another name is in the layer under the old one, too",
+    "hard_links_to_a_lower_layer": "on overlayfs a file that gets another name is in the layer under the old one, too",
     "run_makes_devices": _OLD_COPY,
     "run_makes_special_files": _OLD_COPY,
     "mount_bind_hides_and_shows_again": "its step has a layer of mount points",

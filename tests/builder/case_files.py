@@ -56,13 +56,15 @@ class Case:
         return self.directory / "Dockerfile"
 
     def context(self, where: Path) -> Path:
-        """A copy of the case's context."""
+        """A copy of the case's context, with modes as git keeps them, whatever the umask of the checkout was."""
         context = where / "context"
         given = self.directory / "context"
         if given.is_dir():
             shutil.copytree(given, context, symlinks=True)
         else:
             context.mkdir()
+        for path in (context, *context.rglob("*")):
+            path.chmod(0o755 if path.is_dir() or path.stat().st_mode & stat.S_IXUSR else 0o644)
         setup = self.directory / "setup.sh"
         if setup.is_file():
             subprocess.run(["sh", "-eu", str(setup)], cwd=context, check=True, timeout=60, umask=0o022)
@@ -147,6 +149,8 @@ def _listing(blob: bytes) -> list[str]:
             assert member.type in _KINDS, member
             mode = stat.filemode(_KINDS[member.type] | member.mode)
             what = _content(archive, member)
+            attributes = sorted(pair for pair in member.pax_headers.items() if pair[0].startswith("SCHILY.xattr."))
+            what += "".join(f" {name.removeprefix('SCHILY.xattr.')}={value}" for name, value in attributes)
             lines.append(f"  {mode} {member.uid}:{member.gid} {_shown(member.name)}{what}")
     return lines
 

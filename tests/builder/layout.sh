@@ -7,7 +7,7 @@ make_layout() {
     mkdir -p "$layout/blobs/sha256"
     layers= diff_ids=
     for directory; do
-        tar --owner=0 --group=0 --numeric-owner --sort=name --mtime=@0 -C "$directory" -cf layer.tar .
+        tar --owner=0 --group=0 --numeric-owner --sort=name --mtime=@1.5 -C "$directory" -cf layer.tar .
         put_blob layer.tar
         diff_ids="$diff_ids${diff_ids:+,}\"sha256:$digest\""
         layers="$layers${layers:+,}{\"mediaType\":\"application/vnd.oci.image.layer.v1.tar\",\"digest\":\"sha256:$digest\",\"size\":$size}"

@@ -1,0 +1,7 @@
+. "$(dirname "$0")/../../layout.sh"
+mkdir 1
+echo low > 1/f
+make_layout layout 1
+for blob in layout/blobs/sha256/*; do
+    if tar -tf "$blob" > list 2> /dev/null; then rm "$blob"; fi
+done
