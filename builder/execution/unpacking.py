@@ -20,6 +20,8 @@ from builder.layer.origins import BuildLayers
 from builder.layer.rootfs import Tree
 from builder.layer.unpack import unpack_layer
 from builder.options import Limits
+from cache.errors import CacheError
+from cache.oci.errors import OCIError
 from cache.oci.layer import Layer
 
 PARALLEL = 4
@@ -71,10 +73,18 @@ class Unpacking:
     ) -> bool:
         """Unpacks a layer on what ``below`` waits for: into a new directory, or without ``overlay`` in place.
 
-        True when all of it could be made here (device nodes, for one, may be refused). Raises BuildError for what is no
-        layer, and when its content is not what the image's configuration says; SizeMismatch or DigestMismatch when it
-        is not the blob that was asked for. The directory is good for nothing then.
+        True when all of it could be made here (device nodes, for one, may be refused). Raises BuildError for what
+        cannot be fetched, is not the blob that was asked for or no layer, and when its content is not what the image's
+        configuration says. The directory is good for nothing then.
         """
+        try:
+            return await self._unpack(layer, directory, below, overlay=overlay)
+        except (CacheError, OCIError) as error:
+            raise BuildError(f"cannot fetch layer {layer.descriptor.digest}: {error}") from error
+
+    async def _unpack(
+        self, layer: Layer, directory: Path, below: Callable[[], Coroutine[Any, Any, Tree]], *, overlay: bool
+    ) -> bool:
         loop = asyncio.get_running_loop()
 
         def lower() -> Tree:

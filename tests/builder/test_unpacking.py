@@ -27,7 +27,6 @@ from builder.layer.unpack import unpack_layer
 from builder.options import DEFAULT_LIMITS
 from builder.sandbox.isolation import Isolation, Rung
 from cache.disk.filesystem import FilesystemStore
-from cache.errors import CacheError, DigestMismatch
 from cache.oci.client import RegistryClient
 from cache.oci.descriptor import Descriptor
 from cache.oci.digest import Digest
@@ -191,15 +190,15 @@ def nothing_left(state: Path) -> Iterator[None]:
 
 @pytest.mark.parametrize("rung", [Rung.OVERLAY, Rung.CHROOT])
 @pytest.mark.parametrize(
-    ("fault", "expected", "message"),
+    ("fault", "message"),
     [
-        ("other content", DigestMismatch, "sha256:"),
-        ("too short", CacheError, "expected"),
-        ("no tar", BuildError, "cannot unpack layer sha256:.*it is not a tar archive"),
-        ("another diff_id", BuildError, "does not hold what its image says: expected diff_id sha256:0000"),
+        ("other content", "cannot fetch layer sha256:"),
+        ("too short", "cannot fetch layer .*expected"),
+        ("no tar", "cannot unpack layer sha256:.*it is not a tar archive"),
+        ("another diff_id", "does not hold what its image says: expected diff_id sha256:0000"),
     ],
 )
-async def test_what_is_wrong_leaves_no_layer(tmp_path, stack, rung, fault, expected, message):
+async def test_what_is_wrong_leaves_no_layer(tmp_path, stack, rung, fault, message):
     blobs = Blobs()
     layers = [blobs.add(tar) for tar in stack]
     right = stack[1]
@@ -215,9 +214,9 @@ async def test_what_is_wrong_leaves_no_layer(tmp_path, stack, rung, fault, expec
     async with building(tmp_path, blobs, layers, rung) as build:
         with nothing_left(build.state):
             root = await build.factory.new_root()
-            with pytest.raises(expected, match=message):
+            with pytest.raises(BuildError, match=message):
                 await root.apply(layers[1:])
-            with pytest.raises(expected, match=message):  # whoever comes later is told the same
+            with pytest.raises(BuildError, match=message):  # whoever comes later is told the same
                 await (await build.factory.new_root()).apply(layers)
 
 
