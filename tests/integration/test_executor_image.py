@@ -19,7 +19,7 @@ from tests.programs import CROSSDOCK, ROOT, environment, write_docker_config
 
 __all__ = ["repository"]
 
-pytestmark = [pytest.mark.peers, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.peers, pytest.mark.timeout(900)]
 
 DOCKERFILE = """\
 ARG BASE
