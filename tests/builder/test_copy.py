@@ -428,6 +428,7 @@ def test_an_archive_goes_into_its_destination_and_takes_chown(tmp_path: Path, st
         gzip.compress(b"a gzip file that is no tar" * 99),
         b"BZh9x" * 200,
     ],
+    ids=["empty", "text", "zeros", "gzip's beginning", "gzip of no tar", "bzip2's beginning"],
 )
 def test_other_files_are_copied(tmp_path: Path, content: bytes):
     root = make(tmp_path, {"file.tar.gz": content})
