@@ -19,7 +19,7 @@ demo: $(VENV) peers ## Build, push, pull and run an image through the proxy, twi
 	@$(BIN)/python -m tests.demo
 
 test: check peers $(IMAGE)/.made ## Run every check and every test
-	@$(BIN)/pytest
+	@$(BIN)/pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 check: $(VENV) ## Formatting, lint and types
 	@$(BIN)/ruff format --check --quiet . || { echo 'ruff format: run make fmt'; exit 1; }

@@ -29,7 +29,7 @@ LEVELS = {
         builder.layer: changes
         builder.outputs: exports
         builder.sandbox: records run_mounts
-        cache: errors flags priority store
+        cache: errors flags priority store tls
         cache.oci: codec config descriptor digest errors gate layer manifest media_types mirrors observer profile
             reference registry_options
         cache.s3: location

@@ -18,6 +18,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from cache.oci.networks import Network, may_reach, parse_address
 from cache.oci.redirect import RefusedRedirect
+from cache.tls import ABORTS_WHAT_IS_CLOSED
 
 MAX_CONNECTIONS = 256
 HEADER_BYTES = 64 * 1024
@@ -69,7 +70,12 @@ class Connections:
     def _open(self, nearest: Network | None) -> aiohttp.ClientSession:
         resolver = self._resolver if nearest is None else _Guarded(self._resolver, nearest)
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS, ttl_dns_cache=DNS_TTL_S, resolver=resolver),
+            connector=aiohttp.TCPConnector(
+                limit=MAX_CONNECTIONS,
+                ttl_dns_cache=DNS_TTL_S,
+                resolver=resolver,
+                enable_cleanup_closed=ABORTS_WHAT_IS_CLOSED,
+            ),
             response_class=Reply,
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=self._timeout,

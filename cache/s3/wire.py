@@ -17,6 +17,7 @@ from yarl import URL
 
 from cache.s3.answers import S3Answer, ServerFailed, answer, error_code
 from cache.s3.session import CONNECT_TIMEOUT_S, Access, S3Session
+from cache.tls import ABORTS_WHAT_IS_CLOSED
 
 READ_TIMEOUT_S = 20.0
 """The longest silence of a server that is to send something."""
@@ -124,7 +125,9 @@ class S3Wire:
         if self._opened is None:
             trusted = ssl.create_default_context(cafile=access.ca_bundle) if access.ca_bundle else True
             self._opened = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30, ssl=trusted),
+                connector=aiohttp.TCPConnector(
+                    limit=0, ttl_dns_cache=30, ssl=trusted, enable_cleanup_closed=ABORTS_WHAT_IS_CLOSED
+                ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=READ_TIMEOUT_S),
                 auto_decompress=False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,7 @@ class Pipeline:
     """A private registry, the executor image in podman's storage, and the ``config.json`` that gets mounted."""
 
     tmp: Path
+    run_root: str
     registry: Registry
     docker_config: Path
 
@@ -57,7 +59,7 @@ class Pipeline:
 
     def podman(self, *arguments: str) -> Done:
         """Runs podman on a storage of its own."""
-        storage = ("--root", str(self.tmp / "root"), "--runroot", str(self.tmp / "run"))
+        storage = ("--root", str(self.tmp / "root"), "--runroot", self.run_root)
         return self.program("podman", *storage, "--runtime=runc", "--cgroup-manager=cgroupfs", *arguments)
 
     def run(self, *arguments: str) -> Done:
@@ -88,9 +90,12 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory, debian_base: Path) -> Ite
     """The registry with a base image and with the executor image, built and pushed by ``crossdock build``."""
     subprocess.run(["make", "--no-print-directory", "image"], cwd=ROOT, check=True, capture_output=True)
     tmp = tmp_path_factory.mktemp("pipeline")
-    with start_registry(tmp / "registry", htpasswd=True) as registry:
+    with (
+        tempfile.TemporaryDirectory(prefix="xd-") as run_root,  # podman wants a short path here
+        start_registry(tmp / "registry", htpasswd=True) as registry,
+    ):
         login = f"{registry.username}:{registry.password}"
-        pipeline = Pipeline(tmp, registry, write_docker_config(tmp / "docker", {registry.host: login}))
+        pipeline = Pipeline(tmp, run_root, registry, write_docker_config(tmp / "docker", {registry.host: login}))
         push_layout(debian_base, pipeline.base, login)
         made = pipeline.program(
             *(*CROSSDOCK, "build", str(ROOT / "build" / "image"), f"--build-arg=BASE={pipeline.base}"),
