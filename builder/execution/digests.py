@@ -1,4 +1,4 @@
-"""A digest of files to copy: framed, and with their contents read in several threads (hashing lets others run)."""
+"""A digest of files to copy: framed, and with the contents of large ones read in several threads."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from builder.layer.changes import Entry
 from cache.keys import CacheKey, KeyBuilder
 
 READ_BYTES = 1 << 20
-BATCH_FILES = 64
-BATCH_BYTES = 8 << 20
 THREADS = 4
+WORTH_A_THREAD_BYTES = 256 << 10
+"""Hashing lets other threads run; of smaller files, threads would mostly wait for each other."""
 
 
 def file_digest(path: str) -> bytes:
@@ -58,24 +58,11 @@ def _add_entry(key: KeyBuilder, entry: Entry) -> None:
 
 def _content_digests(files: Sequence[Entry], digest_file: DigestFile) -> Iterator[bytes]:
     """The digest of each file's content, in order."""
-
-    def digest_all(batch: list[Entry]) -> list[bytes]:
-        return [digest_file(str(file.content)) for file in batch]
-
     with ThreadPoolExecutor(THREADS, thread_name_prefix="hash") as pool:
-        for digests in pool.map(digest_all, _batches(files)):
-            yield from digests
-
-
-def _batches(files: Sequence[Entry]) -> Iterator[list[Entry]]:
-    """Files in groups that are worth a thread's while."""
-    batch: list[Entry] = []
-    size_bytes = 0
-    for file in files:
-        batch.append(file)
-        size_bytes += file.size_bytes
-        if len(batch) == BATCH_FILES or size_bytes > BATCH_BYTES:
-            yield batch
-            batch, size_bytes = [], 0
-    if batch:
-        yield batch
+        paths = [str(file.content) for file in files]
+        large = [file.size_bytes >= WORTH_A_THREAD_BYTES for file in files]
+        begun = [
+            pool.submit(digest_file, path) if is_large else None for path, is_large in zip(paths, large, strict=True)
+        ]
+        for path, digest in zip(paths, begun, strict=True):
+            yield digest_file(path) if digest is None else digest.result()
