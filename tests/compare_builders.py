@@ -57,6 +57,7 @@ KNOWN = {
     "expose_forms": _OLD_HISTORY,
     "expose_host_ports_are_passed_over": _OLD_HISTORY,
     "from_keeps_what_the_base_says": _OLD_HISTORY,
+    "from_platform_architecture_alone": _OLD_HISTORY,
     "from_platform_of_the_builder": _OLD_HISTORY,
     "onbuild_sees_the_child_s_arguments": _OLD_HISTORY,
     "run_sets_what_is_set_already": "/etc/hosts cannot be written to there; ours is a copy for the step",

@@ -21,6 +21,9 @@ from builder.errors import DockerfileError
 
 
 def parse_run(statement: Statement) -> Run:
+    for flag in statement.flags:
+        if flag.name == "device":
+            raise statement.error("RUN --device: steps get none of the machine's devices", flag.token)
     flags = take_flags(statement, "network", "security", repeated=("mount",))
     command = statement.command()
     if command == ExecForm(()):

@@ -7,7 +7,9 @@ import msgspec
 from cache.oci.digest import Digest
 from cache.oci.errors import InvalidManifest
 
-_ARCHITECTURES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "armhf": "arm", "i386": "386"}
+_ALIASES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "armhf": "arm", "i386": "386"}
+_ALONE = frozenset(("386", "amd64", "arm", "arm64", "loong64", "mips64le", "ppc64le", "riscv64", "s390x"))
+"""Architectures that may stand for ``linux/`` and themselves, as for containerd, whose list is longer."""
 
 
 class Platform(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -21,11 +23,13 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @classmethod
     def parse(cls, text: str) -> Platform:
-        """The platform written as ``os/architecture[/variant]``. Raises ValueError."""
+        """The platform written as ``os/architecture[/variant]``, or as an architecture of Linux. Raises ValueError."""
         parts = text.split("/")
+        if _ALIASES.get(text, text) in _ALONE:
+            parts = ["linux", text]
         if len(parts) not in (2, 3) or not all(parts):
             raise ValueError(f"{text!r} is not a platform: expected os/architecture or os/architecture/variant")
-        architecture = _ARCHITECTURES.get(parts[1], parts[1])
+        architecture = _ALIASES.get(parts[1], parts[1])
         variant = parts[2] if len(parts) == 3 else ""
         if (architecture, variant) == ("arm64", "v8"):
             variant = ""

@@ -185,13 +185,15 @@ def test_an_index_of_nothing():
         ("linux/arm64/v8", "linux/arm64"),
         ("linux/arm/v7", "linux/arm/v7"),
         ("linux/i386", "linux/386"),
+        ("arm64", "linux/arm64"),
+        ("x86_64", "linux/amd64"),
     ],
 )
 def test_platforms(text, shown):
     assert str(Platform.parse(text)) == shown
 
 
-@pytest.mark.parametrize("text", ["", "linux", "linux/", "/amd64", "linux/arm/v7/x", "linux//v7"])
+@pytest.mark.parametrize("text", ["", "linux", "nonsense", "linux/", "/amd64", "linux/arm/v7/x", "linux//v7"])
 def test_other_platforms_are_refused(text):
     with pytest.raises(ValueError, match="is not a platform"):
         Platform.parse(text)
