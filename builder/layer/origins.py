@@ -75,8 +75,16 @@ class BuildLayers:
 
     def local_path(self, layer: Layer) -> Path | None:
         """The compressed layer on this machine, or None."""
-        found = (store.local_path(layer.descriptor.digest) for store in self._stores)
-        return next((path for path in found if path is not None), None)
+        store = self._holder(layer)
+        return store.local_path(layer.descriptor.digest) if store is not None else None
+
+    def _holder(self, layer: Layer) -> FilesystemStore | None:
+        """The first of our stores with a copy; one of another length is none: disks fill up, and volumes get cut."""
+        for store in self._stores:
+            path = store.local_path(layer.descriptor.digest)
+            if path is not None and path.stat().st_size == layer.descriptor.size:
+                return store
+        return None
 
     async def fetch(self, layer: Layer) -> Path:
         """The compressed layer on this machine, fetched and verified if it was not there."""
@@ -110,12 +118,9 @@ class BuildLayers:
     @asynccontextmanager
     async def open(self, layer: Layer) -> AsyncIterator[AsyncIterator[bytes]]:
         """The compressed bytes, from this machine or from the first origin."""
-        for store in self._stores:
-            if store.local_path(layer.descriptor.digest) is not None:
-                async with store.open(layer.descriptor.digest) as chunks:
-                    yield chunks
-                return
-        async with self.origins(layer)[0].open(layer) as chunks:
+        store = self._holder(layer)
+        held = store.open(layer.descriptor.digest) if store is not None else self.origins(layer)[0].open(layer)
+        async with held as chunks:
             yield chunks
 
 

@@ -62,3 +62,8 @@ def test_layers_of_base_images_come_from_the_directory_that_was_warmed(tmp_path,
     before = registry.count("GET", "/blobs/")
     assert hits(Builder(tmp_path / "home"), *given, f"--cache-dir={tmp_path}/cache") == [False, False]
     assert registry.count("GET", "/blobs/") == before + 1  # the configuration
+    layer = max((tmp_path / "cache/v1/blobs").rglob("*"), key=lambda path: path.stat().st_size)
+    os.truncate(layer, layer.stat().st_size // 2)
+    before = registry.count("GET", "/blobs/")
+    hits(Builder(tmp_path / "another"), *given, f"--cache-dir={tmp_path}/cache")
+    assert registry.count("GET", "/blobs/") == before + 2  # what was cut off is not taken for the layer
