@@ -27,7 +27,7 @@ from tests.peers import start_registry
 LEFT_BEHIND = frozenset({"dev", "proc", "sys", "run", "etc/hostname", "etc/hosts", "etc/resolv.conf"})
 """Mount points of its sandbox."""
 
-_OCI_ONLY = "it leaves the health check and the shell out of what it pushes as OCI"
+_OCI_ONLY = "it leaves health check, shell and triggers out of what it pushes as OCI"
 OTHER = {
     "add_archive_over_what_is_there": "--chown does not reach what an archive holds; in BuildKit it does",
     "arg_in_history_of_run": "an ENV of the same name wins over a later ARG; in BuildKit the later one does",
@@ -48,10 +48,18 @@ OTHER = {
     "healthcheck_retries_shown_as_a_character": _OCI_ONLY,
     "ignore_exceptions": "it drops what an exception with ** has below a directory that is left out",
     "mount_bind_context": "it mounts the context as it is, with what .dockerignore leaves out, and its owners",
+    "mount_over_a_symlink": "it mounts nothing where a link in the image leads; BuildKit does",
+    "onbuild_recorded": _OCI_ONLY,
+    "shell_for_run": _OCI_ONLY,
+    "shell_form_uses_shell": "it puts /bin/sh before a command in shell form whatever SHELL says",
+    "stage_name_scratch": "no stage can be called scratch there",
+    "volume_forms": "it makes the directories of VOLUME",
+    "volume_in_the_base_keeps_what_is_copied": "it drops what is written below a VOLUME; BuildKit keeps it",
+    "workdir_above_the_root": "it keeps dots in the working directory",
 }
 """Cases that differ on purpose."""
 
-UNDERSTOOD = ("--build-arg=", "--target=", "--label=", "--build-context=")
+UNDERSTOOD = ("--build-arg=", "--target=", "--label=", "--build-context=", "--secret=")
 
 
 def main(names: Sequence[str]) -> int:
