@@ -1,7 +1,8 @@
 """What BuildKit's build checks find, and which of them count (pure).
 
 ``# check=skip=RULE,RULE;error=true`` (or ``skip=all``) in the Dockerfile says which do not, and whether any that does
-ends the build; the build argument `CHECK_ARGUMENT` says it instead.
+ends the build; ``experimental=RULE,RULE`` (or ``all``) which of those count that else do not. The build argument
+`CHECK_ARGUMENT` says it instead.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from builder.dockerfile.lines import Text
 from builder.errors import DockerfileError, Span
 
 CHECK_ARGUMENT = "BUILDKIT_DOCKERFILE_CHECK"
+EXPERIMENTAL = frozenset({"InvalidDefinitionDescription"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,29 +31,33 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Checks:
-    """Which rules count: all but those ``skipped``; ``fatal`` where a finding ends the build."""
+    """Which rules count: all but those ``skipped``, and of the experimental ones only those ``asked`` for; ``fatal``
+    where a finding ends the build."""
 
     skipped: frozenset[str] = frozenset()
+    asked: frozenset[str] = frozenset()
     fatal: bool = False
 
     @classmethod
     def parse(cls, text: str) -> Checks:
-        """``skip=…;error=…``. Raises ValueError."""
-        skipped: frozenset[str] = frozenset()
+        """``skip=…;experimental=…;error=…``. Raises ValueError."""
+        rules: dict[str, frozenset[str]] = {}
         fatal = False
         for part in filter(None, (part.strip() for part in text.split(";"))):
             name, _, value = part.partition("=")
-            if name == "skip":
-                skipped = frozenset(rule.strip() for rule in value.split(","))
+            if name in ("skip", "experimental"):
+                rules[name] = frozenset(rule.strip() for rule in value.split(","))
             elif name == "error" and value.lower() in ("true", "false"):
                 fatal = value.lower() == "true"
-            elif name != "experimental":
-                raise ValueError(f"check={text}: expected skip=RULE,… and error=true or false")
-        return cls(skipped, fatal)
+            else:
+                raise ValueError(f"check={text}: expected skip=RULE,…, experimental=RULE,… and error=true or false")
+        return cls(rules.get("skip", frozenset()), rules.get("experimental", frozenset()), fatal)
 
     def counts(self, finding: Finding) -> bool:
-        """Whether the finding's rule is not skipped."""
-        return finding.rule not in self.skipped and "all" not in self.skipped
+        """Whether the finding's rule counts."""
+        if finding.rule in EXPERIMENTAL and not self.asked & {finding.rule, "all"}:
+            return False
+        return not self.skipped & {finding.rule, "all"}
 
 
 def checks_of(text: Text, given: str | None = None) -> Checks:

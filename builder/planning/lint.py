@@ -39,6 +39,8 @@ def lint(text: Text, dockerfile: ins.Dockerfile, predefined: Mapping[str, str]) 
         found += _stage(stage.instructions)
     for arg in dockerfile.global_args:
         found += _secrets(arg)
+    for definition in (*dockerfile.global_args, *(i for s in dockerfile.stages for i in (s.base, *s.instructions))):
+        found += _description(text, definition)
     return sorted(found, key=lambda finding: (finding.span.line, finding.rule))
 
 
@@ -71,6 +73,23 @@ def _stage_names(bases: Sequence[ins.From]) -> Iterator[Finding]:
             message = f'Duplicate stage name "{base.name}", stage names should be unique'
             yield Finding("DuplicateStageName", message, base.span)
         names |= {base.name} - {""}
+
+
+def _description(text: Text, definition: ins.From | ins.Instruction) -> Iterator[Finding]:
+    """What a comment right above the definition of a stage or of arguments begins with is the name of one."""
+    match definition:
+        case ins.From(name=str(name)) if name:
+            names = [name]
+        case ins.Arg():
+            names = [argument.name.text for argument in definition.arguments]
+        case _:
+            return
+    above = text.lines[definition.span.line - 2].strip() if definition.span.line > 1 else ""
+    if above.startswith("#") and above[1:].strip().split(" ")[0] not in names:
+        keyword = "ARG" if isinstance(definition, ins.Arg) else "FROM"
+        example = names[0] if len(names) == 1 else "<arg_key>"
+        message = f"Comment for {keyword} should follow the format: `# {example} <description>`"
+        yield Finding("InvalidDefinitionDescription", message, definition.span)
 
 
 def _base(
