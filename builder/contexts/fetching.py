@@ -29,12 +29,11 @@ async def fetch_context(
 ) -> Path:
     """A new directory below ``scratch`` with all that the context holds. Raises BuildError."""
     if isinstance(place, GitSource):
-        return await asyncio.to_thread(_checked_out, place, scratch, environ, listen)
+        return await asyncio.to_thread(_checked_out, place, scratch, Git(environ, limits), listen)
     return await with_tries(place, lambda: _unpacked(place, scratch, environ, limits, listen))
 
 
-def _checked_out(source: GitSource, scratch: Path, environ: Mapping[str, str], listen: events.Listener) -> Path:
-    git = Git(environ)
+def _checked_out(source: GitSource, scratch: Path, git: Git, listen: events.Listener) -> Path:
     commit = git.commit_of(source)
     directory = _new(scratch)
     git.check_out(source, commit, directory)

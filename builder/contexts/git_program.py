@@ -11,13 +11,15 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from builder.contexts.remote import GitSource, is_commit
 from builder.errors import ContextError
+from builder.options import DEFAULT_LIMITS, Limits
 
 _TIMEOUT_S = 1800
 _SHOWN_CHARS = 600
@@ -43,9 +45,11 @@ _USER_INFO = re.compile(r"(?<=://)[^/@\s]*@")
 
 @dataclass(frozen=True, slots=True)
 class Git:
-    """The program, with what it may see of the environment. It never asks anybody, and runs no helper programs."""
+    """The program, with what it may see of the environment, and how much it may check out. It never asks anybody, and
+    runs no helper programs."""
 
     environ: Mapping[str, str]
+    limits: Limits = DEFAULT_LIMITS
 
     def commit_of(self, source: GitSource) -> str:
         """The commit that the source's ref names now. Raises ContextError."""
@@ -73,9 +77,11 @@ class Git:
             self._run([*at, "fetch", "--quiet", "--depth=1", "origin", commit], source)
         except ContextError:  # a server that gives no single commits
             self._run([*at, "fetch", "--quiet", "--tags", "origin", "+refs/heads/*:refs/remotes/origin/*"], source)
+        self._within_limits(source, self._sizes_bytes(source, directory, commit))
         self._run([*at, "checkout", "--quiet", "--detach", commit], source)
         if source.submodules and (directory / ".gitmodules").is_file():
             self._update_submodules(source, directory)
+            self._within_limits(source, _sizes_bytes_below(directory))
         if not source.keep_git_dir:
             _remove_git_directories(directory)
 
@@ -88,16 +94,39 @@ class Git:
             shutil.rmtree(directory / ".git/modules", ignore_errors=True)
             self._run([*submodule, "update", "--init", "--recursive"], source)
 
-    def _run(self, arguments: Sequence[str], source: GitSource) -> str:
+    def _within_limits(self, source: GitSource, sizes_bytes: Iterable[int]) -> None:
+        """Returns when so many files of these sizes may come in. Raises ContextError."""
+        total_bytes = 0
+        for number, size_bytes in enumerate(sizes_bytes, 1):
+            total_bytes += size_bytes
+            if number > self.limits.files:
+                raise ContextError(f"{source} has more than {self.limits.files} files (--max-files)")
+            if total_bytes > self.limits.unpacked_bytes:
+                raise ContextError(f"{source} has more than {self.limits.unpacked_bytes} bytes (--max-unpacked-bytes)")
+
+    def _sizes_bytes(self, source: GitSource, directory: Path, commit: str) -> Iterator[int]:
+        """The size of each file that a commit has, before it is written: a small pack may hold more than any disk."""
+        command = ["git", "-C", str(directory), "ls-tree", "-r", "-l", "-z", commit]
+        nothing, environ = subprocess.DEVNULL, self._environ(source)
+        with subprocess.Popen(command, env=environ, stdin=nothing, stdout=subprocess.PIPE, stderr=nothing) as listing:
+            try:
+                assert listing.stdout is not None
+                yield from map(_size_bytes, _entries(listing.stdout))
+            finally:
+                listing.kill()
+
+    def _environ(self, source: GitSource) -> dict[str, str]:
         environ = {name: self.environ[name] for name in _PASSED_ON if name in self.environ}
         environ |= {"GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "true", "LC_ALL": "C"}
         environ |= {"GIT_SSH_COMMAND": self.environ.get("GIT_SSH_COMMAND") or "ssh -o BatchMode=yes"}
-        environ |= _configuration(self._settings(source))
+        return environ | _configuration(self._settings(source))
+
+    def _run(self, arguments: Sequence[str], source: GitSource) -> str:
         safe = ["-c", "protocol.ext.allow=never", "-c", "advice.detachedHead=false", "-c", "core.hooksPath=/dev/null"]
         try:
             done = subprocess.run(
                 ["git", *safe, *arguments],
-                env=environ,
+                env=self._environ(source),
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 timeout=_TIMEOUT_S,
@@ -130,6 +159,27 @@ class Git:
         user, token = self.environ.get("GIT_USERNAME", ""), self.environ.get("GIT_TOKEN", "")
         password = token or self.environ.get("GIT_PASSWORD", "")
         return f"{user or _ANY_USER}:{password}" if user or password else ""
+
+
+def _entries(listing: IO[bytes]) -> Iterator[bytes]:
+    """What stands between zero bytes."""
+    rest = b""
+    while data := listing.read(1 << 16):
+        *entries, rest = (rest + data).split(b"\0")
+        yield from entries
+
+
+def _size_bytes(entry: bytes) -> int:
+    """Of an entry of ``git ls-tree -l``: mode, type, object, size or a dash for a submodule, a tab and the name."""
+    size = entry.partition(b"\t")[0].split()[-1]
+    return int(size) if size.isdigit() else 0
+
+
+def _sizes_bytes_below(directory: Path) -> Iterator[int]:
+    """The size of each file in a checkout, those of its submodules too."""
+    for above, directories, files in os.walk(directory):
+        directories[:] = [name for name in directories if name != ".git"]
+        yield from (os.lstat(os.path.join(above, name)).st_size for name in files)
 
 
 def _told(stderr: bytes) -> str:

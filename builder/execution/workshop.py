@@ -43,7 +43,7 @@ class Workshop:
             from builder.contexts.git_program import Git
             from builder.contexts.remotes import Remotes
 
-            self._remotes = Remotes(self.work / "remotes", Git(self.environ), self.options.limits)
+            self._remotes = Remotes(self.work / "remotes", Git(self.environ, self.options.limits), self.options.limits)
         return self._remotes
 
     def roots(self) -> RootFactory:

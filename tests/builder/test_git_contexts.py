@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from builder.contexts.git_program import Git
 from builder.contexts.locations import parse_context
 from builder.contexts.remote import GitSource, parse_git
 from builder.errors import ContextError
+from builder.options import Limits
 from tests.builder.case_files import describe
 from tests.builder.git_servers import LOGIN, GitOverHttp, Sshd, git, git_over_http, make_repository, sshd
 from tests.builder.servers import web
@@ -64,6 +66,23 @@ def checked_out(source: GitSource, directory: Path, environ: dict[str, str]) -> 
 
 
 # Submodules
+
+
+@pytest.mark.parametrize(
+    ("limits", "said", "written"),
+    [
+        (Limits(files=1), "has more than 1 files (--max-files)", False),  # top and .gitmodules
+        (Limits(files=3), "has more than 3 files (--max-files)", True),  # known when the submodules are there
+        (Limits(unpacked_bytes=3), "has more than 3 bytes (--max-unpacked-bytes)", False),
+    ],
+)
+def test_no_more_comes_in_than_may(limits: Limits, said: str, written: bool, over_http: GitOverHttp, tmp_path: Path):
+    source = GitSource(f"{over_http.url}/app.git")
+    environ = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "GIT_TOKEN": "sesame", "GIT_USERNAME": "user"}
+    program = Git(environ, limits)
+    with pytest.raises(ContextError, match=re.escape(said)):
+        program.check_out(source, program.commit_of(source), tmp_path / "out")
+    assert (tmp_path / "out/top").exists() == written
 
 
 def test_submodules_come_with_their_repository(tmp_path, over_http):
