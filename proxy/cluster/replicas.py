@@ -17,12 +17,13 @@ a reply, whatever its status: only silence raises.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hmac
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -39,6 +40,9 @@ INTERNAL_PATH = "/_crossdock/v1/"
 CONNECT_S = 3.0
 SILENCE_S = 900.0
 """An owner says nothing while an upstream takes the last of a large blob."""
+CHECKED_EACH_S = 10.0
+"""So often, while an owner says nothing, it is asked whether it runs at all."""
+ALIVE_WITHIN_S = 5.0
 MAX_CONNECTIONS = 2048
 """To all other replicas: each carries one request, and whoever comes later waits."""
 _KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4, "TCP_USER_TIMEOUT": 30_000}
@@ -103,14 +107,14 @@ class Replicas:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """The reply of ``replica``, a URL that came from a replica and from nobody else, to a signed request.
 
-        Raises ReplicaGone when none comes, none of a replica, or nothing more for SILENCE_S seconds; and what
-        ``body`` raises.
+        Raises ReplicaGone when none comes, none of a replica, or nothing more for SILENCE_S seconds, much sooner from a
+        replica that stands still; and what ``body`` raises.
         """
         signature = self._used_key.sign(method, target, time.time())
         url = URL(replica + target, encoded=True)
         source = _Source(body) if body is not None else None
         try:
-            reply = await self._opened().request(
+            asked = self._opened().request(
                 method,
                 url,
                 headers={**headers, REPLICA_HEADER: signature},
@@ -118,6 +122,7 @@ class Replicas:
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=SILENCE_S),
             )
+            reply = await _while_it_runs(replica, asked)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             if source is not None and source.error is not None:
                 raise source.error from error
@@ -146,6 +151,24 @@ class Replicas:
                 skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
             )
         return self._session
+
+
+async def _while_it_runs(replica: str, asked: Awaitable[aiohttp.ClientResponse]) -> aiohttp.ClientResponse:
+    """The reply of the replica, waited for as long as it answers another connection in time. Raises ReplicaGone."""
+    waiting = asyncio.ensure_future(asked)
+    limit = aiohttp.ClientTimeout(total=ALIVE_WITHIN_S)
+    try:
+        while not (await asyncio.wait([waiting], timeout=CHECKED_EACH_S))[0]:
+            try:
+                async with aiohttp.request("GET", f"{replica}/healthz", timeout=limit):
+                    pass
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                raise _gone(replica, error) from error
+        return waiting.result()
+    finally:
+        if not waiting.done():
+            waiting.cancel()
+            await asyncio.wait([waiting])
 
 
 class _Source:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -34,6 +35,11 @@ async def broken(request: web.Request) -> web.StreamResponse:
     return response
 
 
+async def slow(request: web.Request) -> web.Response:
+    await asyncio.sleep(0.4)
+    return web.Response()
+
+
 @asynccontextmanager
 async def listening(replicas: Replicas) -> AsyncIterator[str]:
     """An application with internal endpoints; gives its URL."""
@@ -42,6 +48,7 @@ async def listening(replicas: Replicas) -> AsyncIterator[str]:
     app.on_response_prepare.append(gate.prepare)
     app.router.add_route("*", PATH, replicas_only(replicas, echo))
     app.router.add_get(f"{PATH}/broken", replicas_only(replicas, broken))
+    app.router.add_get(f"{PATH}/slow", replicas_only(replicas, slow))
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     try:
@@ -112,6 +119,18 @@ async def test_a_replica_that_refuses_or_says_nothing_is_gone(monkeypatch: pytes
     async with two() as (asking, _):
         with pytest.raises(ReplicaGone):
             async with asking.ask(url, "GET", PATH, {}):
+                pass
+
+
+async def test_a_replica_that_stands_still_is_gone_and_one_that_is_slow_is_not(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("proxy.cluster.replicas.CHECKED_EACH_S", 0.05)
+    monkeypatch.setattr("proxy.cluster.replicas.ALIVE_WITHIN_S", 0.5)
+    async with two() as (asking, url):
+        async with asking.ask(url, "GET", f"{PATH}/slow", {}) as reply:
+            assert reply.status == 200
+        # For a process that stands still the kernel goes on taking connections.
+        with socket.create_server(("127.0.0.1", 0)) as still, pytest.raises(ReplicaGone):
+            async with asking.ask(f"http://127.0.0.1:{still.getsockname()[1]}", "GET", PATH, {}):
                 pass
 
 
