@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,6 +28,9 @@ from cache.oci.digest import Digest
 from cache.oci.layer import Layer, chain_id
 
 Output = Callable[[bytes], None]
+LOOK_S = 0.05
+PATIENCE_S = 300.0
+"""How long a build waits for another one's layer: that one may stand still."""
 
 
 class StageRoot(Protocol):
@@ -148,9 +152,21 @@ class _OverlayStageRoot:
         return Tree([*reversed(await finished(begun)), *below])
 
     async def _unpacked(self, chain: Digest, layer: Layer, below: Callable[[], Coroutine[Any, Any, Tree]]) -> Path:
-        kept = await asyncio.to_thread(self._shared.take, chain)
-        if kept is not None:
-            return kept
+        """The layer's directory: another build's, waited for where that one is about to make it, or one made here."""
+        patient_until = time.monotonic() + PATIENCE_S
+        while (kept := await asyncio.to_thread(self._shared.take, chain)) is None:
+            if self._shared.begin(chain):
+                try:
+                    kept = await asyncio.to_thread(self._shared.take, chain)
+                    return kept or await self._unpacked_here(chain, layer, below)
+                finally:
+                    self._shared.end(chain)
+            if time.monotonic() > patient_until:
+                return await self._unpacked_here(chain, layer, below)
+            await asyncio.sleep(LOOK_S)
+        return kept
+
+    async def _unpacked_here(self, chain: Digest, layer: Layer, below: Callable[[], Coroutine[Any, Any, Tree]]) -> Path:
         directory = self._factory.new_directory()
         whole = await self._factory.unpacking.unpack(layer, directory, below, overlay=True)
         return await asyncio.to_thread(self._shared.keep, chain, directory) if whole else directory

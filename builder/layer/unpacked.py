@@ -1,8 +1,10 @@
 """Unpacked layers that the builds on this machine share: a base image is unpacked once, and not by each build.
 
-<state_dir>/unpacked/<ids>/<chain id>/
-├── layer/            the layer's own directory, as overlayfs reads it
-└── seal              what it was when it was finished; its time is that of the last use
+<state_dir>/unpacked/
+├── <ids>/<chain id>/
+│   ├── layer/        the layer's own directory, as overlayfs reads it
+│   └── seal          what it was when it was finished; its time is that of the last use
+└── <ids>.turns       has a byte for each chain id there may be; who unpacks a layer has a lock on it
 
 Only overlayfs can share: there a layer is a directory of its own that no build writes to. What a layer becomes depends
 on the layers below it, so the chain id names it (image-spec, config.md, "Layer ChainID"), and on what the builder's
@@ -10,7 +12,8 @@ user ids mean, so ``<ids>`` stands for these.
 
 A directory is believed only if it is what its seal says: every status in it, change times included, which no program
 can set back. A seal of an earlier boot counts for nothing, because nothing here is synced to the disk. A build holds a
-lock on what it uses, and what is locked is not removed.
+lock on what it uses, and what is locked is not removed. Builds that need a layer at once take turns, so that one of
+them unpacks it; where two do all the same, work is done twice and nothing is wrong.
 """
 
 from __future__ import annotations
@@ -47,7 +50,11 @@ class UnpackedLayers:
 
     directory: Path
     max_bytes: int
+    _turns: int = field(init=False)
     _locks: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._turns = os.open(self.directory.with_name(f"{self.directory.name}.turns"), os.O_RDWR | os.O_CREAT, 0o600)
 
     @classmethod
     def below(cls, state_dir: Path) -> UnpackedLayers:
@@ -70,6 +77,18 @@ class UnpackedLayers:
         os.utime(kept / "seal")
         return kept / "layer"
 
+    def begin(self, chain: Digest) -> bool:
+        """Whether it is this build's turn to unpack the layer, until :meth:`end`; not while another one is at it."""
+        try:
+            fcntl.lockf(self._turns, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _place(chain))
+        except (BlockingIOError, PermissionError):  # either, by POSIX
+            return False
+        return True
+
+    def end(self, chain: Digest) -> None:
+        """Gives the turn up."""
+        fcntl.lockf(self._turns, fcntl.LOCK_UN, 1, _place(chain))
+
     def keep(self, chain: Digest, layer: Path) -> Path:
         """Moves a finished directory here, on the same file system, and says where it lies now, locked.
 
@@ -89,6 +108,7 @@ class UnpackedLayers:
 
     def close(self) -> None:
         """Gives up what the build has used, and removes what is too much of what no other one uses."""
+        os.close(self._turns)
         while self._locks:
             os.close(self._locks.pop())
         for path in surplus(self._kept(), self.max_bytes, time.time_ns()):
@@ -103,6 +123,11 @@ class UnpackedLayers:
                 continue
             with contextlib.suppress(FileNotFoundError):
                 yield Kept(path, seal.size_bytes, os.stat(path / "seal").st_mtime_ns)
+
+
+def _place(chain: Digest) -> int:
+    """Where in the file of turns the layer's byte is."""
+    return int(chain.hex[:15], 16)
 
 
 def _ids() -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 from builder.layer import unpacked
 from builder.layer.unpacked import UnpackedLayers
 from cache.oci.digest import Digest
+from tests.programs import ROOT
 
 A, B, C = (Digest("sha256", letter * 64) for letter in "abc")
 
@@ -53,6 +56,38 @@ def test_the_second_of_two_that_unpacked_the_same_keeps_its_own(shared: Path, tm
     assert own == tmp_path / "work/2"
     assert own != kept
     assert (own / "etc/file").read_text() == (kept / "etc/file").read_text()
+
+
+def test_one_build_at_a_time_unpacks_a_layer(shared: Path) -> None:
+    mine = layers(shared)
+    program = f"""\
+import sys
+from pathlib import Path
+from builder.layer.unpacked import UnpackedLayers
+from cache.oci.digest import Digest
+theirs = UnpackedLayers(Path({str(shared)!r}), 1)
+for line in sys.stdin:
+    print(theirs.begin(Digest("sha256", line.strip() * 64)), flush=True)
+"""
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+
+        def they_begin(letter: str) -> bool:
+            print(letter, file=other.stdin, flush=True)
+            return other.stdout.readline() == "True\n"
+
+        assert mine.begin(A)
+        assert not they_begin("a")
+        assert they_begin("b")
+        assert not mine.begin(B)
+        mine.end(A)
+        assert they_begin("a")
+        other.kill()
+    assert mine.begin(A)  # whoever dies gives its turns up
+    assert mine.begin(B)
+    mine.close()
 
 
 def change_content(layer: Path) -> None:

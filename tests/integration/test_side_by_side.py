@@ -1,10 +1,12 @@
-"""Stages that do not wait for each other run at once; builds one after the other share what they have unpacked."""
+"""Stages that do not wait for each other run at once; builds share what they have unpacked."""
 
 from __future__ import annotations
 
 import os
 import random
 import subprocess
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -85,6 +87,26 @@ def test_the_next_build_does_not_fetch_or_unpack_the_base_again(tmp_path: Path, 
     assert "isolation: overlay" in ended.output
     blobs = [r for r in registry.requests()[before:] if r.method == "GET" and "/blobs/" in r.path]
     assert len(blobs) == 1, blobs  # the configuration
+
+
+MANY_FILES = """\
+ARG BASE
+FROM ${BASE}
+RUN n=0; while [ $n -lt 3000 ]; do echo $n > /srv/$n; n=$((n+1)); done
+"""
+
+
+def test_of_builds_that_begin_at_once_one_fetches_the_base(tmp_path: Path, registry: Registry, base: str) -> None:
+    made = [told for told in arguments(tmp_path, base, MANY_FILES) if told != "--no-push"]
+    Builder(tmp_path / "before").must(*made, f"--destination={registry.host}/base/many:1")
+    builder = Builder(tmp_path / "home")
+    told = arguments(tmp_path, f"{registry.host}/base/many:1", "ARG BASE\nFROM ${BASE}\nARG N\nRUN echo $N > /n\n")
+    before = len(registry.requests())
+    with ThreadPoolExecutor(4) as pool:
+        ended = list(pool.map(lambda n: builder.must(*told, f"--build-arg=N={n}"), range(4)))
+    assert len({one.output.splitlines()[-1] for one in ended}) == 4
+    gets = Counter(r.path for r in registry.requests()[before:] if r.method == "GET" and "/blobs/" in r.path)
+    assert sorted(gets.values()) == [1, 1, 4], gets  # two layers; the configuration
 
 
 COPIES = """\
