@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+
+import msgspec
 
 from builder.contexts.locations import LayoutContext
 from builder.errors import PlanError
@@ -24,8 +25,7 @@ from cache.verify import verified
 MAX_CONFIG_BYTES = 16 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class ResolvedBase:
+class ResolvedBase(msgspec.Struct, frozen=True):
     """An image to start from: what it is, and the repository that has its layers."""
 
     config: ImageConfig
@@ -33,12 +33,11 @@ class ResolvedBase:
     origin: Origin
 
 
-@dataclass(frozen=True, slots=True)
-class BaseImages:
+class BaseImages(msgspec.Struct, frozen=True):
     """The base images of one build; each is asked for once, whatever the number of plans and stages."""
 
     registries: Registries
-    _known: dict[tuple[Reference | LayoutContext, Platform], ResolvedBase] = field(default_factory=dict)
+    _known: dict[tuple[Reference | LayoutContext, Platform], ResolvedBase] = msgspec.field(default_factory=dict)
 
     async def resolve(self, plan: Plan, platform: Platform) -> dict[int, ResolvedBase]:
         """The base image of each stage that has one, by the stage's index; for ``platform`` where FROM names none.

@@ -9,11 +9,10 @@ BuildError(message, span)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(msgspec.Struct, frozen=True):
     """A place in a file: the first line (from 1) with its text, and columns ``start`` to ``stop`` (from 0) in it."""
 
     file: str

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
+
+import msgspec
 
 
 class Outcome(Enum):
@@ -25,8 +26,7 @@ class Prospect(Enum):
     UNUSED = "not needed"
 
 
-@dataclass(frozen=True, slots=True)
-class StepName:
+class StepName(msgspec.Struct, frozen=True):
     """A step as a person knows it: which stage, which of how many, and its text."""
 
     stage: str
@@ -40,21 +40,18 @@ class StepName:
         return f"[{self.stage} {self.number}/{self.total}] {shown}"
 
 
-@dataclass(frozen=True, slots=True)
-class StepStarted:
+class StepStarted(msgspec.Struct, frozen=True):
     step: StepName
 
 
-@dataclass(frozen=True, slots=True)
-class StepOutput:
+class StepOutput(msgspec.Struct, frozen=True):
     """Bytes that a RUN command wrote."""
 
     step: StepName
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class StepEnded:
+class StepEnded(msgspec.Struct, frozen=True):
     """``layer_bytes`` is the size of the compressed layer, None when the step made none."""
 
     step: StepName
@@ -63,8 +60,7 @@ class StepEnded:
     layer_bytes: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Planned:
+class Planned(msgspec.Struct, frozen=True):
     """What a dry run says of a step: its key ("" for one that makes no layer), and what a build would make of it."""
 
     step: StepName
@@ -72,37 +68,32 @@ class Planned:
     prospect: Prospect
 
 
-@dataclass(frozen=True, slots=True)
-class Missed:
+class Missed(msgspec.Struct, frozen=True):
     """Why the cache did not have a step."""
 
     step: StepName
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
+class Note(msgspec.Struct, frozen=True):
     """Something worth a line."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Warned:
+class Warned(msgspec.Struct, frozen=True):
     """Something that the build survives but its owner should know."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(msgspec.Struct, frozen=True):
     """Why the build ends without what was asked for."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Pushed:
+class Pushed(msgspec.Struct, frozen=True):
     """An image arrived at a destination."""
 
     destination: str
@@ -113,8 +104,7 @@ class Pushed:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
+class Written(msgspec.Struct, frozen=True):
     """An image or its digest was written to a path of this machine."""
 
     what: str

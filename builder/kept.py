@@ -12,8 +12,9 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 MAX_BYTES = 20 * 10**9
 MAX_IDLE_NS = 60 * 86_400 * 10**9
@@ -21,8 +22,7 @@ MAX_IDLE_NS = 60 * 86_400 * 10**9
 _GONE = ".gone-"
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(msgspec.Struct, frozen=True):
     """A directory that is kept for later builds; ``used_at_ns`` is the Unix time of its last use."""
 
     path: Path

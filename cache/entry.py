@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import msgspec
 
@@ -46,8 +45,7 @@ class InvalidEntry(CacheError, ValueError):
     """Something that is not a cache entry of ours, or not the one that was asked for."""
 
 
-@dataclass(frozen=True, slots=True)
-class CachedStep:
+class CachedStep(msgspec.Struct, frozen=True):
     """What a build step gave: its layer (None when it changed nothing), how long it took, when (RFC 3339).
 
     ``note`` is text that a build keeps for later ones; a batched lookup leaves it out.
@@ -133,16 +131,14 @@ def _diff_ids(key: CacheKey, config: bytes) -> tuple[Digest, ...]:
         raise InvalidEntry(f"cache entry {key} has a config that cannot be read: {error}") from error
 
 
-@dataclass(frozen=True, slots=True)
-class LookupRequest:
+class LookupRequest(msgspec.Struct, frozen=True):
     """The question of a batched lookup."""
 
     repository: str
     keys: tuple[CacheKey, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class LookupHit:
+class LookupHit(msgspec.Struct, frozen=True):
     """One answer: the step and the manifest that holds it."""
 
     manifest: Descriptor

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 SCHEMA_VERSION = 1
 _HEX = re.compile(r"[0-9a-f]{64}")
@@ -22,8 +23,7 @@ _PART_HEX_DIGITS = 8
 """Of a part's SHA-256: enough to see that two differ, too few to prove a guess of what it was."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class CacheKey:
+class CacheKey(msgspec.Struct, frozen=True, order=True):
     """The name of a step's result: 64 lower-case hex digits, which any registry takes as a tag."""
 
     hex: str

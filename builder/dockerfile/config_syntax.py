@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from builder.dockerfile.durations import parse_duration
 from builder.dockerfile.instructions import (

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+import msgspec
 
 from builder.dockerfile.lines import Text
 from builder.dockerfile.words import SPACE
@@ -13,8 +14,7 @@ _DIRECTIVE = re.compile(r"#[\t-\r \x85\xa0]*([A-Za-z][A-Za-z0-9]*)[\t-\r ]*=[\t-
 _KNOWN = frozenset({"syntax", "escape", "check"})
 
 
-@dataclass(frozen=True, slots=True)
-class Directives:
+class Directives(msgspec.Struct, frozen=True):
     """``syntax`` (an image) and ``check`` (lint rules) are noted and change nothing; ``escape`` is one character."""
 
     syntax: str = ""

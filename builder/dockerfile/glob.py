@@ -5,20 +5,18 @@ Matching takes time in proportion to value and pattern, whatever the pattern: no
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 
 class InvalidPattern(ValueError):
     """A pattern with an escape before a character that needs none."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Star:
+class _Star(msgspec.Struct, frozen=True):
     """Any text without line ends."""
 
 
-@dataclass(frozen=True, slots=True)
-class _One:
+class _One(msgspec.Struct, frozen=True):
     """``char``, or any one but a line end when it is empty."""
 
     char: str

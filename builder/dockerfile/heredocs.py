@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from builder.dockerfile.words import NotStrings, blank_separated, json_strings, quoted_words, read_flags, unquoted
 
@@ -17,8 +18,7 @@ _LEADING_TABS = re.compile(r"^\t+", re.MULTILINE)
 _TAKE_HEREDOCS = frozenset({"RUN", "COPY", "ADD"})
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(msgspec.Struct, frozen=True):
     """The ``word`` that announces a here-document; ``expand`` says whether variables in it have their values."""
 
     word: str
@@ -31,8 +31,7 @@ class Mark:
         return (line.lstrip("\t") if self.chomp else line).rstrip("\r\n") == self.name
 
 
-@dataclass(frozen=True, slots=True)
-class Heredoc:
+class Heredoc(msgspec.Struct, frozen=True):
     """A here-document; ``text`` is what stands between its marks, whole lines as they are."""
 
     mark: Mark

@@ -7,7 +7,7 @@ shell's business). The rules are those of the Dockerfile reference and of BuildK
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from builder.errors import Span
 
@@ -15,39 +15,34 @@ RUN_DOCUMENTS = "/dev/pipes"
 """Where a RUN finds the script that is written below it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Word:
+class Word(msgspec.Struct, frozen=True):
     """Text to be expanded, and its place in the file."""
 
     text: str
     span: Span
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
+class Pair(msgspec.Struct, frozen=True):
     """``key=value`` of ENV and LABEL."""
 
     key: Word
     value: Word
 
 
-@dataclass(frozen=True, slots=True)
-class Argument:
+class Argument(msgspec.Struct, frozen=True):
     """``name`` or ``name=default`` of ARG; the default is None when none is written."""
 
     name: Word
     default: Word | None
 
 
-@dataclass(frozen=True, slots=True)
-class ShellForm:
+class ShellForm(msgspec.Struct, frozen=True):
     """A command line for the stage's shell, continuation lines joined."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class ExecForm:
+class ExecForm(msgspec.Struct, frozen=True):
     """A program and its arguments, from a JSON array; may be empty for CMD and ENTRYPOINT."""
 
     argv: tuple[str, ...]
@@ -56,16 +51,14 @@ class ExecForm:
 Command = ShellForm | ExecForm
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Located:
+class _Located(msgspec.Struct, frozen=True, kw_only=True):
     """``span`` is the first line of the instruction; ``source`` its whole text, comments out, continuations joined."""
 
     span: Span
     source: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class From(_Located):
+class From(_Located, frozen=True, kw_only=True):
     """FROM: ``image`` names an image, an earlier stage or ``scratch``; ``name`` is in lower case, empty without AS."""
 
     image: Word
@@ -73,22 +66,19 @@ class From(_Located):
     name: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Arg(_Located):
+class Arg(_Located, frozen=True, kw_only=True):
     """ARG, before the first FROM or inside a stage."""
 
     arguments: tuple[Argument, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Env(_Located):
+class Env(_Located, frozen=True, kw_only=True):
     """ENV; the values of one instruction do not see each other."""
 
     pairs: tuple[Pair, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
+class Document(msgspec.Struct, frozen=True):
     """A file written out in the Dockerfile; where ``expand``, variables in ``content`` have their values."""
 
     name: str
@@ -96,8 +86,7 @@ class Document:
     expand: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run(_Located):
+class Run(_Located, frozen=True, kw_only=True):
     """RUN, in shell or exec form.
 
     A ``script`` is a here-document with an interpreter of its own: the command is its path, see `RUN_DOCUMENTS`.
@@ -111,8 +100,7 @@ class Run(_Located):
     security: Word | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Copy(_Located):
+class Copy(_Located, frozen=True, kw_only=True):
     """COPY; ``from_`` is the text of ``--from`` (a stage's name or number, or an image), None for the context."""
 
     sources: tuple[Word, ...]
@@ -126,8 +114,7 @@ class Copy(_Located):
     excludes: tuple[Word, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Add(_Located):
+class Add(_Located, frozen=True, kw_only=True):
     """ADD: as COPY from the context, but it fetches URLs and git repositories, and unpacks archives of the context.
 
     ``unpack`` overrules what is unpacked: None is the default, archives of the context alone.
@@ -145,57 +132,47 @@ class Add(_Located):
     unpack: bool | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Workdir(_Located):
+class Workdir(_Located, frozen=True, kw_only=True):
     path: Word
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class User(_Located):
+class User(_Located, frozen=True, kw_only=True):
     user: Word
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Label(_Located):
+class Label(_Located, frozen=True, kw_only=True):
     pairs: tuple[Pair, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Expose(_Located):
+class Expose(_Located, frozen=True, kw_only=True):
     """EXPOSE; each word expands to any number of ports (`expansion.expand_words`, then `metadata.with_ports`)."""
 
     ports: tuple[Word, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Volume(_Located):
+class Volume(_Located, frozen=True, kw_only=True):
     paths: tuple[Word, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cmd(_Located):
+class Cmd(_Located, frozen=True, kw_only=True):
     command: Command
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entrypoint(_Located):
+class Entrypoint(_Located, frozen=True, kw_only=True):
     command: Command
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shell(_Located):
+class Shell(_Located, frozen=True, kw_only=True):
     """SHELL: what shell forms after it are given to."""
 
     argv: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StopSignal(_Located):
+class StopSignal(_Located, frozen=True, kw_only=True):
     signal: Word
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HealthCheck(_Located):
+class HealthCheck(_Located, frozen=True, kw_only=True):
     """HEALTHCHECK; ``test`` begins with ``NONE``, ``CMD`` or ``CMD-SHELL``. 0 stands for what is not written."""
 
     test: tuple[str, ...]
@@ -206,15 +183,13 @@ class HealthCheck(_Located):
     retries: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OnBuild(_Located):
+class OnBuild(_Located, frozen=True, kw_only=True):
     """ONBUILD; ``trigger`` is the text of the instruction that a build on this image begins with."""
 
     trigger: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Maintainer(_Located):
+class Maintainer(_Located, frozen=True, kw_only=True):
     """MAINTAINER, deprecated: the image's author."""
 
     name: str
@@ -242,16 +217,14 @@ Instruction = (
 """What may stand in a stage after its FROM."""
 
 
-@dataclass(frozen=True, slots=True)
-class StageText:
+class StageText(msgspec.Struct, frozen=True):
     """A FROM and what follows it up to the next."""
 
     base: From
     instructions: tuple[Instruction, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Dockerfile:
+class Dockerfile(msgspec.Struct, frozen=True):
     """A whole file: the ARGs before the first FROM, at least one stage, and its escape character."""
 
     global_args: tuple[Arg, ...]

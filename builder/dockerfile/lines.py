@@ -11,15 +11,15 @@ import io
 import re
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from builder.dockerfile.heredocs import Heredoc, Mark, marks_in
 from builder.dockerfile.words import SPACE
 from builder.errors import DockerfileError, Span
 
 
-@dataclass(frozen=True, slots=True)
-class Text:
+class Text(msgspec.Struct, frozen=True):
     """The physical lines of a file, without their ends; ``raw`` still has the carriage returns."""
 
     file: str
@@ -32,8 +32,7 @@ class Text:
         return Span(self.file, index + 1, line, start, len(line) if stop is None else stop)
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(msgspec.Struct, frozen=True):
     """Where a part of a logical line comes from: its offset there, and the physical line (from 0) and column."""
 
     offset: int
@@ -41,8 +40,7 @@ class Piece:
     column: int
 
 
-@dataclass(frozen=True, slots=True)
-class LogicalLine:
+class LogicalLine(msgspec.Struct, frozen=True):
     """One instruction: its text without comments and continuation marks, where each part of it stands, and the
     here-documents below it."""
 
@@ -87,8 +85,7 @@ def is_comment(line: str) -> bool:
     return line.lstrip(SPACE).startswith("#")
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
+class _Part(msgspec.Struct, frozen=True):
     """What a physical line gives to its instruction, the column it begins at, and whether the next line goes on."""
 
     text: str

@@ -8,9 +8,10 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, cast
+
+import msgspec
 
 from builder.dockerfile.instructions import Word
 from builder.dockerfile.statement import did_you_mean
@@ -41,8 +42,7 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kmgtp]?)i?b?", re.IGNORECASE)
 _LARGEST_ID = 2**32 - 2
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mount:
+class Mount(msgspec.Struct, frozen=True, kw_only=True):
     """A mount of one RUN; ``target`` as written, and "" where there is none.
 
     ``from_`` is a stage, a named context or an image, "" for the build context. ``id`` names a cache, a secret or an

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from builder.dockerfile.closest import closest
 from builder.dockerfile.instructions import Command, ExecForm, ShellForm, Word
@@ -21,8 +22,7 @@ from builder.dockerfile.words import (
 from builder.errors import DockerfileError, Span
 
 
-@dataclass(frozen=True, slots=True)
-class Statement:
+class Statement(msgspec.Struct, frozen=True):
     """A logical line, the keyword in upper case, and its arguments from ``start`` to the line's end."""
 
     line: LogicalLine
@@ -105,8 +105,7 @@ def read_statement(line: LogicalLine, escape: str, start: int = 0) -> Statement:
     return Statement(line, escape, keyword, tuple(flags), arguments)
 
 
-@dataclass(frozen=True, slots=True)
-class Flags:
+class Flags(msgspec.Struct, frozen=True):
     """The flags of a statement by name, each known to it and with a value."""
 
     values: Mapping[str, tuple[Word, ...]]

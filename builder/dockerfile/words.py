@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 SPACE = "\t\n\v\f\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
 """White space as Go's ``unicode.IsSpace`` has it; Python's ``str.strip`` takes some control characters beside."""
@@ -18,8 +19,7 @@ class NotStrings(ValueError):
     """A JSON array with something else in it than strings."""
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(msgspec.Struct, frozen=True):
     """A word and its place in a logical line."""
 
     text: str
@@ -99,8 +99,7 @@ def _no_surrogates(value: str) -> str:
     return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-@dataclass(frozen=True, slots=True)
-class FlagText:
+class FlagText(msgspec.Struct, frozen=True):
     """``--name=value`` before an instruction's arguments, quotes and escapes out; None without ``=``."""
 
     name: str

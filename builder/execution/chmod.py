@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import stat
-from dataclasses import dataclass
+
+import msgspec
 
 _OCTAL = re.compile(r"[0-7]{1,5}")
 _CLAUSE = re.compile(r"([ugoa]*)((?:[-+=](?:[rwxXst]*|[ugo]))+)")
@@ -14,8 +15,7 @@ _BITS = {"r": 4, "w": 2, "x": 1}
 _SET_ID = {"u": stat.S_ISUID, "g": stat.S_ISGID, "o": 0}
 
 
-@dataclass(frozen=True, slots=True)
-class _Action:
+class _Action(msgspec.Struct, frozen=True):
     """One of ``+-=`` for the classes ``who``; ``what`` are permissions, or the class to take them from."""
 
     who: str
@@ -23,8 +23,7 @@ class _Action:
     what: str
 
 
-@dataclass(frozen=True, slots=True)
-class ModeChange:
+class ModeChange(msgspec.Struct, frozen=True):
     """What ``--chmod`` makes of a mode; ``text`` as written."""
 
     text: str

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """A file, directory, link or node as it shall be after the layer.
 
     ``mode`` is a whole ``st_mode``, type and permissions. ``link`` is a symlink's target text, or, where ``hardlink``
@@ -29,7 +29,7 @@ class Entry:
     link: str = ""
     hardlink: bool = False
     device: tuple[int, int] = (0, 0)
-    xattrs: Mapping[str, bytes] = field(default_factory=dict)
+    xattrs: Mapping[str, bytes] = msgspec.field(default_factory=dict)
     content: str | None = None
 
     @property
@@ -42,15 +42,13 @@ class Entry:
         return stat.S_ISREG(self.mode) and not self.hardlink
 
 
-@dataclass(frozen=True, slots=True)
-class Whiteout:
+class Whiteout(msgspec.Struct, frozen=True):
     """The path of a lower layer, and all that is below it, is gone (image-spec, "Whiteouts")."""
 
     path: str
 
 
-@dataclass(frozen=True, slots=True)
-class Opaque:
+class Opaque(msgspec.Struct, frozen=True):
     """All that lower layers have below this directory is gone (image-spec, "Opaque Whiteout")."""
 
     path: str

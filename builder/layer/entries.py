@@ -7,7 +7,9 @@ import functools
 import os
 import stat
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from builder.layer.changes import Change, Entry, Whiteout
 

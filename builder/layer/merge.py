@@ -9,7 +9,9 @@ from __future__ import annotations
 import stat
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from builder.errors import BuildError
 from builder.layer.changes import Change, Entry, Opaque, Whiteout

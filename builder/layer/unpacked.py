@@ -55,6 +55,7 @@ class UnpackedLayers:
 
     def __post_init__(self) -> None:
         self._turns = os.open(self.directory.with_name(f"{self.directory.name}.turns"), os.O_RDWR | os.O_CREAT, 0o600)
+        self._locks.append(self._turns)
 
     @classmethod
     def below(cls, state_dir: Path) -> UnpackedLayers:
@@ -108,7 +109,6 @@ class UnpackedLayers:
 
     def close(self) -> None:
         """Gives up what the build has used, and removes what is too much of what no other one uses."""
-        os.close(self._turns)
         while self._locks:
             os.close(self._locks.pop())
         for path in surplus(self._kept(), self.max_bytes, time.time_ns()):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+import msgspec
 
 from cache.oci.descriptor import Platform
 from cache.oci.media_types import Compression
@@ -16,8 +17,7 @@ AnnotationPlace = Literal["manifest", "manifest-descriptor", "index", "index-des
 MOST_LEVEL = {"gzip": 9, "zstd": 22, "none": 0}
 
 
-@dataclass(frozen=True, slots=True)
-class LayerFormat:
+class LayerFormat(msgspec.Struct, frozen=True):
     """How layers are compressed; ``level`` None is the usual one. Raises ValueError for a level that is none."""
 
     compression: Compression = "gzip"
@@ -35,8 +35,7 @@ class LayerFormat:
 USUAL_LAYERS = LayerFormat()
 
 
-@dataclass(frozen=True, slots=True)
-class Annotation:
+class Annotation(msgspec.Struct, frozen=True):
     """A note on the manifest, the index, or the descriptor by which another document names one of them.
 
     ``platform`` limits it to the image of one platform; it has no meaning for an index.
@@ -48,8 +47,7 @@ class Annotation:
     platform: Platform | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageFormat:
+class ImageFormat(msgspec.Struct, frozen=True, kw_only=True):
     """How an image's documents and layers are written.
 
     ``docker``: Docker's media types and not OCI's. ``recompress``: base layers are compressed anew too. Raises
@@ -71,8 +69,7 @@ class ImageFormat:
 USUAL_IMAGE = ImageFormat()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Export:
+class Export(msgspec.Struct, frozen=True, kw_only=True):
     """One thing to make of the build.
 
     ``path`` is where to write, None for standard output (and for an ``image``, which goes to the registries of its

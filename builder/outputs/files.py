@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import IO, BinaryIO, cast
+
+from msgspec.structs import replace
 
 from builder.errors import BuildError
 from builder.layer.changes import Entry

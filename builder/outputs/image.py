@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 import msgspec
 
@@ -16,8 +15,7 @@ from cache.oci.layer import Layer
 from cache.oci.manifest import Index, Manifest, make_index, make_manifest
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
+class Image(msgspec.Struct, frozen=True):
     """A finished image: its manifest, the bytes of its config and its layers, lowest first."""
 
     manifest: Manifest
@@ -25,8 +23,7 @@ class Image:
     layers: tuple[Layer, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ImageSet:
+class ImageSet(msgspec.Struct, frozen=True):
     """The images of one build, for one platform each, and what a name stands for: the image, or an index of them.
 
     ``annotations`` are for the descriptor by which something else names it.

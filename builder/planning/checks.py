@@ -7,7 +7,7 @@ ends the build; ``experimental=RULE,RULE`` (or ``all``) which of those count tha
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from builder.dockerfile.directives import read_directives
 from builder.dockerfile.lines import Text
@@ -17,8 +17,7 @@ CHECK_ARGUMENT = "BUILDKIT_DOCKERFILE_CHECK"
 EXPERIMENTAL = frozenset({"InvalidDefinitionDescription"})
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(msgspec.Struct, frozen=True):
     """One rule that the Dockerfile does not follow, and where."""
 
     rule: str
@@ -29,8 +28,7 @@ class Finding:
         return f"{self.rule}: {self.message} ({self.span.file}:{self.span.line})"
 
 
-@dataclass(frozen=True, slots=True)
-class Checks:
+class Checks(msgspec.Struct, frozen=True):
     """Which rules count: all but those ``skipped``, and of the experimental ones only those ``asked`` for; ``fatal``
     where a finding ends the build."""
 

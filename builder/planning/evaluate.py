@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from builder.dockerfile import instructions as ins
 from builder.errors import DockerfileError
@@ -44,8 +45,7 @@ def evaluate_plan(
     return tuple(evaluated)
 
 
-@dataclass(frozen=True, slots=True)
-class _Evaluator:
+class _Evaluator(msgspec.Struct, frozen=True):
     """Goes through one stage."""
 
     stage: StagePlan

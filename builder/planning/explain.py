@@ -8,7 +8,6 @@ and names the parts in which a missed step differs from the noted step that is m
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import msgspec
 
@@ -44,8 +43,7 @@ _NO_NOTE = "the cache has no note of an earlier build to compare with"
 _GONE = "the last build had the same step: its entry is gone from the cache, or could not be saved"
 
 
-@dataclass(frozen=True, slots=True)
-class NotedStep:
+class NotedStep(msgspec.Struct, frozen=True):
     """A step's place in its stage (-1 for the base), and what went into its key."""
 
     stage: str

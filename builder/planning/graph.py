@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from builder.contexts.remote import RemoteSource
 from builder.errors import Span
 from builder.planning import keys
@@ -28,8 +30,7 @@ class ContextRead:
     span: Span = field(compare=False)
 
 
-@dataclass(frozen=True, slots=True)
-class StepInputs:
+class StepInputs(msgspec.Struct, frozen=True):
     """What a key is made of, beside the step: the chain below it, and what stands for the files that it takes."""
 
     chain: CacheKey
@@ -51,8 +52,7 @@ class StepInputs:
                 return keys.copy_key(self.chain, step, self.taken, self.clamp_mtime_s)
 
 
-@dataclass(frozen=True, slots=True)
-class KeyedStage:
+class KeyedStage(msgspec.Struct, frozen=True):
     """A stage's steps, each with its key and what that is made of (None for metadata), and the stage's last key.
 
     ``base`` is what an image, or nothing, as the start of the stage puts into the keys; None above another stage.

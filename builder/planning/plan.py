@@ -7,7 +7,8 @@ its own without instructions, so that the engine knows one kind of source.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from builder.contexts.locations import ImageContext, LayoutContext, NamedContext
 from builder.dockerfile import instructions as ins
@@ -21,8 +22,7 @@ from cache.oci.errors import InvalidReference
 from cache.oci.reference import Reference
 
 
-@dataclass(frozen=True, slots=True)
-class ImageBase:
+class ImageBase(msgspec.Struct, frozen=True):
     """The stage starts from an image of a registry or an OCI layout, for ``platform`` (None = what is built for).
 
     ``name`` is the image's as the Dockerfile has it, with its variables expanded.
@@ -34,15 +34,13 @@ class ImageBase:
     platform: Platform | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class StageBase:
+class StageBase(msgspec.Struct, frozen=True):
     """The stage starts from another stage of the plan."""
 
     index: int
 
 
-@dataclass(frozen=True, slots=True)
-class ScratchBase:
+class ScratchBase(msgspec.Struct, frozen=True):
     """The stage starts from nothing, for ``platform`` (None = the one that is built for)."""
 
     platform: Platform | None = None
@@ -51,8 +49,7 @@ class ScratchBase:
 Base = ImageBase | StageBase | ScratchBase
 
 
-@dataclass(frozen=True, slots=True)
-class StagePlan:
+class StagePlan(msgspec.Struct, frozen=True):
     """A stage to build. ``index`` is its place in the plan's numbering, ``name`` what a person calls it.
 
     ``takes_from`` gives what each ``--from`` names, by the position in ``instructions`` and the number of the mount (0
@@ -63,7 +60,7 @@ class StagePlan:
     name: str
     base: Base
     instructions: tuple[ins.Instruction, ...] = ()
-    takes_from: Mapping[tuple[int, int], Origin] = field(default_factory=dict)
+    takes_from: Mapping[tuple[int, int], Origin] = msgspec.field(default_factory=dict)
 
     @property
     def needs(self) -> tuple[int, ...]:
@@ -73,8 +70,7 @@ class StagePlan:
         return tuple(dict.fromkeys((*base, *stages)))
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """The needed stages, each after those that it needs, and the index of the one that is wanted.
 
     ``global_args`` are the values of the ARGs before the first FROM, for stages that declare them again.
@@ -105,8 +101,7 @@ def predefined_args(target: Platform, build: Platform, target_stage: str) -> dic
     return args
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked of a Dockerfile: the stage to build ("" = the last one; a name or a number), and with what.
 
     ``image_triggers`` are the ONBUILD triggers of base images, by the index of the stage that starts from them; they
@@ -115,10 +110,10 @@ class Request:
     """
 
     target: str = ""
-    build_args: Mapping[str, str] = field(default_factory=dict)
-    predefined: Mapping[str, str] = field(default_factory=dict)
-    image_triggers: Mapping[int, Sequence[str]] = field(default_factory=dict)
-    contexts: Mapping[str, NamedContext] = field(default_factory=dict)
+    build_args: Mapping[str, str] = msgspec.field(default_factory=dict)
+    predefined: Mapping[str, str] = msgspec.field(default_factory=dict)
+    image_triggers: Mapping[int, Sequence[str]] = msgspec.field(default_factory=dict)
+    contexts: Mapping[str, NamedContext] = msgspec.field(default_factory=dict)
 
 
 def make_plan(dockerfile: ins.Dockerfile, request: Request) -> Plan:

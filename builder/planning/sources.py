@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Selection:
+class Selection(msgspec.Struct, frozen=True, kw_only=True):
     """Which files of a tree are taken: ``patterns`` that find them, less those that ``excludes`` match.
 
     With ``parents`` each keeps its path (from ``/./`` on, where a pattern has that), and ``**`` goes over directories.
@@ -17,15 +16,13 @@ class Selection:
     parents: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class StageSource:
+class StageSource(msgspec.Struct, frozen=True):
     """Files come from a stage, by its index."""
 
     index: int
 
 
-@dataclass(frozen=True, slots=True)
-class ContextSource:
+class ContextSource(msgspec.Struct, frozen=True):
     """Files come from the build context, or from one that is named on the command line."""
 
     name: str = ""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Literal
+
+import msgspec
 
 from builder.contexts.remote import RemoteSource
 from builder.dockerfile.mounts import Mount
@@ -24,8 +25,7 @@ PROXY_ARGUMENTS = frozenset(
 ARGs")."""
 
 
-@dataclass(frozen=True, slots=True)
-class StepMount:
+class StepMount(msgspec.Struct, frozen=True):
     """A mount of a RUN: ``target`` is absolute ("" where a secret is only a variable); ``origin`` is whose files a bind
     or a cache begins with, None for nobody's."""
 
@@ -42,8 +42,7 @@ class StepMount:
 Network = Literal["default", "none", "host"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Step:
+class _Step(msgspec.Struct, frozen=True, kw_only=True):
     """``config`` is the image's configuration after the step; ``created_by`` what its history says, "" for nothing."""
 
     name: StepName
@@ -52,13 +51,11 @@ class _Step:
     created_by: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Metadata(_Step):
+class Metadata(_Step, frozen=True, kw_only=True):
     """Changes the configuration only."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunCommand(_Step):
+class RunCommand(_Step, frozen=True, kw_only=True):
     """RUN: ``environment`` is all that the command gets; ``keyed_environment`` leaves out what must not change the key.
 
     ``user`` is the text of USER ("" = root), resolved in the image when the command runs. ``script`` is a file, by its
@@ -75,8 +72,7 @@ class RunCommand(_Step):
     network: Network = "default"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CopyFiles(_Step):
+class CopyFiles(_Step, frozen=True, kw_only=True):
     """COPY and ADD: ``remotes`` are fetched, ``documents`` are names and contents of files that the Dockerfile itself
     holds; ``chown`` "" for none. ``unpack``: archives are unpacked. ``link``: the layer is the same on any other.
     """
@@ -93,8 +89,7 @@ class CopyFiles(_Step):
     link: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MakeDirectory(_Step):
+class MakeDirectory(_Step, frozen=True, kw_only=True):
     """WORKDIR: ``path`` is absolute; a directory that is missing will belong to ``user``."""
 
     path: str
@@ -105,13 +100,12 @@ LayerStep = RunCommand | CopyFiles | MakeDirectory
 Step = Metadata | LayerStep
 
 
-@dataclass(frozen=True, slots=True)
-class StageSteps:
+class StageSteps(msgspec.Struct, frozen=True):
     """A stage as the engine does it: its steps, and the configuration that it starts from."""
 
     plan: StagePlan
     base_config: ImageConfig
-    steps: tuple[Step, ...] = field(default=())
+    steps: tuple[Step, ...] = ()
 
     @property
     def config(self) -> ImageConfig:

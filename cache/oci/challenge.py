@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 _NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _PARAMETER = re.compile(rf"({_NAME})[ \t]*=[ \t]*(?:\"((?:[^\"\\]|\\.)*)\"|({_NAME}))")
@@ -17,8 +18,7 @@ _SEPARATOR = re.compile(r"[ \t,]*")
 _QUOTED_PAIR = re.compile(r"\\(.)")
 
 
-@dataclass(frozen=True, slots=True)
-class Challenge:
+class Challenge(msgspec.Struct, frozen=True):
     """One way in that the registry offers. ``scheme`` and the parameters' names are in lower case."""
 
     scheme: str

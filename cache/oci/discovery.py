@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from urllib.parse import urlencode
 
 import msgspec
@@ -32,24 +31,21 @@ class _Index(msgspec.Struct, frozen=True):
     manifests: tuple[Descriptor, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class TagsPage:
+class TagsPage(msgspec.Struct, frozen=True):
     """Some tags in the registry's order, and the URL of the next page, None on the last one."""
 
     tags: tuple[str, ...]
     next_url: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Page:
+class _Page(msgspec.Struct, frozen=True):
     url: str
     body: bytes
     filters: tuple[str, ...]
     next_url: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class _ReferrersPage:
+class _ReferrersPage(msgspec.Struct, frozen=True):
     manifests: tuple[Descriptor, ...]
     size_bytes: int
     filtered: bool

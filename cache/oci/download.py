@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from types import TracebackType
 
 import aiohttp
+import msgspec
 from aiohttp import ClientResponse
 
 from cache.oci.challenge import repository_scope
@@ -18,8 +18,7 @@ from cache.oci.session import RegistrySession
 from cache.oci.transport import check_plain, unanswered
 
 
-@dataclass(frozen=True, slots=True)
-class BlobReply:
+class BlobReply(msgspec.Struct, frozen=True):
     """A blob, or a part of it, on its way: the whole blob's size, the first byte's place, and the bytes."""
 
     size_bytes: int

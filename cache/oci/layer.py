@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+
+import msgspec
 
 from cache.oci.descriptor import Descriptor
 from cache.oci.digest import Digest
 
 
-@dataclass(frozen=True, slots=True)
-class Layer:
+class Layer(msgspec.Struct, frozen=True):
     """A layer blob and its diff_id, the digest of the uncompressed tar. No content, no hidden I/O."""
 
     descriptor: Descriptor

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import msgspec
 
@@ -36,8 +35,7 @@ class _IndexBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
     annotations: dict[str, str] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(msgspec.Struct, frozen=True):
     """An image manifest: a config and layers."""
 
     raw: bytes
@@ -63,8 +61,7 @@ class Manifest:
         return (self.config, *layers)
 
 
-@dataclass(frozen=True, slots=True)
-class Index:
+class Index(msgspec.Struct, frozen=True):
     """An image index (Docker: manifest list): manifests, usually one per platform."""
 
     raw: bytes

@@ -12,8 +12,8 @@ URLs stay encoded as they came: a signed one is spoiled by any change.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+import msgspec
 from yarl import URL
 
 from cache.oci.networks import parse_address
@@ -27,8 +27,7 @@ class RefusedRedirect(ValueError):
     """A redirect that must not be followed; says why, without the URL's query."""
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(msgspec.Struct, frozen=True):
     """Where a request goes, and with which headers."""
 
     url: URL

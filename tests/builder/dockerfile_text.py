@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from typing import Any
+
+import msgspec
 
 from builder.dockerfile.heredocs import marks_in
 from builder.dockerfile.instructions import (
@@ -88,9 +89,9 @@ def bare(value: Any) -> Any:
         return value.text
     if isinstance(value, tuple):
         return [bare(item) for item in value]
-    if not dataclasses.is_dataclass(value):
+    if not isinstance(value, msgspec.Struct):
         return value
-    fields = (field.name for field in dataclasses.fields(value) if field.name not in ("span", "source"))
+    fields = (name for name in value.__struct_fields__ if name not in ("span", "source"))
     return {"": type(value).__name__} | {name: bare(getattr(value, name)) for name in fields}
 
 
