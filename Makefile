@@ -10,15 +10,15 @@ IMAGE := build/image
 IMAGE_PYTHON := 3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench fmt image peers clean
+.PHONY: help demo test check bench fmt image peers compiled clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV) peers ## Build, push, pull and run an image through the proxy, twice, with times
+demo: $(VENV) peers compiled ## Build, push, pull and run an image through the proxy, twice, with times
 	@$(BIN)/python -m tests.demo
 
-test: check peers $(IMAGE)/.made ## Run every check and every test
+test: check peers compiled $(IMAGE)/.made ## Run every check and every test
 	@$(BIN)/pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 check: $(VENV) ## Formatting, lint and types
@@ -26,7 +26,7 @@ check: $(VENV) ## Formatting, lint and types
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
 
-bench: $(VENV) peers ## Measure against Debian's buildah, docker-registry and nginx (RUNS=3)
+bench: $(VENV) peers compiled ## Measure against Debian's buildah, docker-registry and nginx (RUNS=3)
 	@$(BIN)/python -m tests.bench --runs $(RUNS)
 
 fmt: $(VENV) ## Format the code and mend what can be mended
@@ -38,6 +38,10 @@ image: $(IMAGE)/.made ## Lay out the context of the executor image under build/i
 
 peers:
 	@tests/install-peers.sh
+
+# As an installation is, whether or not this machine's Python may write what it has compiled.
+compiled: $(VENV)
+	@$(BIN)/python -m compileall -q builder cache proxy crossdock.py
 
 clean: ## Remove what was made: the environment, caches, build/
 	rm -rf .venv .cache build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
