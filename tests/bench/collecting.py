@@ -39,7 +39,8 @@ CONDITIONS = """\
 Each entry is a tag, a manifest with its config and one layer, and the records of these three, in a directory; layers
 and members exist by name alone, as gc reads neither. Each run is a process of its own, and its memory the most that it
 had resident; requests are counted as a bucket would bill them: a page of a listing, or of deletions, has a thousand
-names."""
+names. A look-up reads one record, whatever the number of entries; in a directory it takes as long as the file system
+takes to find a file among so many."""
 
 
 class CountingStore(FilesystemStore):
