@@ -13,12 +13,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
 from pathlib import Path
 from typing import Protocol, runtime_checkable
-
-import msgspec
 
 from cache.errors import DamagedRecord
 from cache.oci.digest import Digest
@@ -76,7 +75,8 @@ class Absent(Enum):
 ABSENT = Absent.ABSENT
 
 
-class Record(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Record:
     """A record's value and the version that a compare-and-swap must name."""
 
     value: bytes
@@ -191,7 +191,8 @@ class Presigned(Protocol):
         """
 
 
-class Unfinished(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Unfinished:
     """Multipart uploads that were not completed, and files or objects on their way in."""
 
     uploads: int = 0
@@ -218,7 +219,8 @@ class AbortRule(Protocol):
         """After how long it does; None when no rule says so. Raises StoreUnavailable when that cannot be found out."""
 
 
-class StoredBlob(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class StoredBlob:
     """A blob as it lies in a store. ``version`` tells these bytes from others that come under the same name."""
 
     version: str

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
+from unittest import mock
 
 import boto3.session
 import pytest
@@ -31,7 +33,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
-from moto.server import ThreadedMotoServer
+from moto.moto_server import threaded_moto_server
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication
 
 ACCESS_KEY = "testaccess"
 SECRET_KEY = "testsecretkey"
@@ -69,11 +72,22 @@ class S3Server:
         )
 
 
+class _OneAtATime(DomainDispatcherApplication):
+    """moto looks whether a condition holds, and writes, in two steps; S3 does both at once."""
+
+    _turn = threading.Lock()
+
+    def __call__(self, environ, start_response):
+        with self._turn:
+            return super().__call__(environ, start_response)
+
+
 @contextmanager
 def run_moto() -> Iterator[S3Server]:
     """moto's S3 on a thread of this process. It checks neither keys nor checksums."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
+    with mock.patch.object(threaded_moto_server, "DomainDispatcherApplication", _OneAtATime):
+        server = threaded_moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+        server.start()
     try:
         host, port = server.get_host_and_port()
         running = S3Server("moto", f"http://{host}:{port}")

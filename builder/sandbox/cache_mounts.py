@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -123,7 +124,8 @@ def _make_whole(directory: Path, make: Callable[[Path], None]) -> None:
         make(made)
         if not directory.exists():
             made.rename(directory)
-    except FileExistsError:
-        return
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):  # another was first
+            raise
     finally:
         shutil.rmtree(new, ignore_errors=True)

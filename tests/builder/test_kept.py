@@ -83,7 +83,7 @@ from cache.keys import KeyBuilder
 
 async def main() -> None:
     caches, key = CacheDirectories(pathlib.Path(sys.argv[1]), 0), KeyBuilder("a").key()
-    for number in range(60):
+    for number in range(30):
         async with caches.hold(key, sys.argv[2], lambda made: (made / "begun").write_text("x")) as directory:
             assert (directory / "begun").read_text() == "x"
             (directory / sys.argv[3]).write_text("x")

@@ -22,12 +22,17 @@ async def read(store, digest, start=0, stop=None):
 
 
 def keys(server, store):
-    listed = server.client().list_objects_v2(Bucket=BUCKET, Prefix=store.url.removeprefix(f"s3://{BUCKET}/"))
+    listed = server.client().list_objects_v2(Bucket=BUCKET, Prefix=prefix_of(store))
     return [found["Key"] for found in listed.get("Contents", [])]
 
 
-def uploads(server):
-    return server.client().list_multipart_uploads(Bucket=BUCKET).get("Uploads", [])
+def prefix_of(store):
+    return store.url.removeprefix(f"s3://{BUCKET}/")
+
+
+def uploads(server, store):
+    found = server.client().list_multipart_uploads(Bucket=BUCKET).get("Uploads", [])
+    return [upload for upload in found if upload["Key"].startswith(prefix_of(store))]
 
 
 async def names(store, prefix):

@@ -52,7 +52,7 @@ async def test_nothing_unfinished_stays_in_the_bucket(s3_server, bucket_store):
     await put(bucket_store, data)
     await put(bucket_store, data, expected=Digest.of(data))
     assert len(keys(s3_server, bucket_store)) == 1
-    assert uploads(s3_server) == []
+    assert uploads(s3_server, bucket_store) == []
 
 
 async def test_the_server_knows_the_checksum_of_a_small_blob(seaweedfs_server, bucket_store, s3_server):
