@@ -68,7 +68,7 @@ async def run_build(options: BuildOptions, environ: Mapping[str, str], listen: e
         plans = [make_plan(dockerfile, variant.request) for variant in variants]
         peers = await stack.enter_async_context(open_peers(options.registry, environ))
         stores = await stack.enter_async_context(_open_stores(options, work))
-        layers = BuildLayers(*stores.all, keeps=partial(_is_wanted_again, options, stores))
+        layers = BuildLayers(*stores.all, keeps=partial(_is_wanted_again, options, stores), listen=listen)
         stack.push_async_callback(layers.close)
         workshop = Workshop(options, work, layers, environ, listen)
         stack.push_async_callback(workshop.close)

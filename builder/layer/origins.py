@@ -11,9 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from builder import events
+from builder.errors import BuildError
 from builder.layer.chunk_stream import ChunkStream, streamed
 from cache.disk.filesystem import FilesystemStore
+from cache.errors import CacheError
 from cache.oci.client import RegistryClient
+from cache.oci.descriptor import Descriptor
 from cache.oci.digest import Digest
 from cache.oci.layer import Layer
 from cache.singleflight import SingleFlight
@@ -45,16 +49,22 @@ class Origin(Protocol):
 class BuildLayers:
     """The layers that a build has met, each with its origins; a local copy comes first.
 
-    What is fetched goes to ``store``; the ``others`` are only read. ``keeps`` says of an origin whether its layers go
-    there too when they are only streamed.
+    What is fetched goes to ``store``; the ``others`` are only read, and a copy there is digested before it is used.
+    ``keeps`` says of an origin whether its layers go to ``store`` too when they are only streamed.
     """
 
     def __init__(
-        self, store: FilesystemStore, *others: FilesystemStore, keeps: Callable[[Origin], bool] = lambda _: False
+        self,
+        store: FilesystemStore,
+        *others: FilesystemStore,
+        keeps: Callable[[Origin], bool] = lambda _: False,
+        listen: events.Listener = lambda _: None,
     ) -> None:
         self._store = store
         self._keeps = keeps
-        self._stores = (store, *others)
+        self._listen = listen
+        self._others = others
+        self._whole: dict[tuple[str, Digest], bool] = {}
         self._origins: dict[Digest, list[Origin]] = {}
         self._fetches: SingleFlight[Digest, Path] = SingleFlight()
 
@@ -73,22 +83,33 @@ class BuildLayers:
         """Everything that has the layer, apart from this machine."""
         return tuple(self._origins.get(layer.descriptor.digest, ()))
 
-    def local_path(self, layer: Layer) -> Path | None:
-        """The compressed layer on this machine, or None."""
-        store = self._holder(layer)
-        return store.local_path(layer.descriptor.digest) if store is not None else None
-
-    def _holder(self, layer: Layer) -> FilesystemStore | None:
-        """The first of our stores with a copy; one of another length is none: disks fill up, and volumes get cut."""
-        for store in self._stores:
-            path = store.local_path(layer.descriptor.digest)
-            if path is not None and path.stat().st_size == layer.descriptor.size:
+    async def _holder(self, layer: Layer) -> FilesystemStore | None:
+        """The first of our stores with a copy that can be used: disks fill up, and volumes get cut and age."""
+        digest = layer.descriptor.digest
+        path = self._store.local_path(digest)
+        if path is not None and path.stat().st_size == layer.descriptor.size:
+            return self._store
+        for store in self._others:
+            if store.local_path(digest) is not None and await self._is_whole(store, layer.descriptor):
                 return store
         return None
 
+    async def _is_whole(self, store: FilesystemStore, descriptor: Descriptor) -> bool:
+        """Whether the copy is what it is called; read once, and told where it is not."""
+        key = store.url, descriptor.digest
+        if key not in self._whole:
+            fault = await _fault(store, descriptor)
+            if fault is not None and key not in self._whole:
+                self._listen(events.Warned(f"{store.url} has a damaged layer, which is not used: {fault}"))
+            self._whole[key] = fault is None
+        return self._whole[key]
+
     async def fetch(self, layer: Layer) -> Path:
         """The compressed layer on this machine, fetched and verified if it was not there."""
-        return self.local_path(layer) or await self._fetches.run(layer.descriptor.digest, lambda: self._fetch(layer))
+        digest = layer.descriptor.digest
+        store = await self._holder(layer)
+        held = store.local_path(digest) if store is not None else None
+        return held or await self._fetches.run(digest, lambda: self._fetch(layer))
 
     @asynccontextmanager
     async def stream(self, layer: Layer) -> AsyncIterator[ChunkStream]:
@@ -96,7 +117,7 @@ class BuildLayers:
         digest = layer.descriptor.digest
         async with AsyncExitStack() as stack:
             chunks = await stack.enter_async_context(self.open(layer))
-            if self.local_path(layer) is None and self._keeps(self.origins(layer)[0]):
+            if await self._holder(layer) is None and self._keeps(self.origins(layer)[0]):
                 writer = await stack.enter_async_context(self._store.writer(digest))
                 chunks = _written(chunks, writer, digest)
             yield await stack.enter_async_context(streamed(chunks))
@@ -117,11 +138,26 @@ class BuildLayers:
 
     @asynccontextmanager
     async def open(self, layer: Layer) -> AsyncIterator[AsyncIterator[bytes]]:
-        """The compressed bytes, from this machine or from the first origin."""
-        store = self._holder(layer)
-        held = store.open(layer.descriptor.digest) if store is not None else self.origins(layer)[0].open(layer)
+        """The compressed bytes, from this machine or from the first origin. Raises BuildError when there is neither."""
+        store, origins = await self._holder(layer), self.origins(layer)
+        if store is None and not origins:
+            raise BuildError(
+                f"layer {layer.descriptor.digest} is nowhere whole: crossdock cache verify finds what is damaged"
+            )
+        held = store.open(layer.descriptor.digest) if store is not None else origins[0].open(layer)
         async with held as chunks:
             yield chunks
+
+
+async def _fault(store: FilesystemStore, descriptor: Descriptor) -> CacheError | None:
+    """What is wrong with the store's copy."""
+    try:
+        async with store.open(descriptor.digest) as chunks:
+            async for _ in verified(chunks, descriptor.digest, descriptor.size):
+                pass
+    except CacheError as error:
+        return error
+    return None
 
 
 async def _written(chunks: AsyncIterator[bytes], writer: BlobWriter, digest: Digest) -> AsyncIterator[bytes]:

@@ -179,7 +179,7 @@ async def test_layers_come_side_by_side_and_lie_as_if_one_after_the_other(tmp_pa
         assert sorted(blobs.asked) == sorted(str(layer.diff_id) for layer in layers)
         if rung is Rung.OVERLAY:
             assert untimed(other.tree) == one_after_the_other(stack[:5], tmp_path / "other")
-        assert [build.layers.local_path(layer) for layer in layers] == [None] * len(layers)
+        assert [build.layers.store.local_path(layer.descriptor.digest) for layer in layers] == [None] * len(layers)
 
 
 @contextmanager
@@ -290,7 +290,7 @@ async def test_a_layer_whose_bytes_are_wanted_again_is_kept(tmp_path, stack):
     async with building(tmp_path, blobs, layers, Rung.OVERLAY, keeps=True) as build:
         root = await build.factory.new_root()
         await root.apply(layers)
-        kept = [build.layers.local_path(layer) for layer in layers]
+        kept = [build.layers.store.local_path(layer.descriptor.digest) for layer in layers]
         assert [Digest.of(path.read_bytes()) for path in kept if path] == [layer.diff_id for layer in layers]
         assert await build.factory.unpacking.unpack(layers[0], build.factory.new_directory(), no_tree, overlay=True)
     assert len(blobs.asked) == 2

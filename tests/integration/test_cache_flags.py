@@ -63,7 +63,23 @@ def test_layers_of_base_images_come_from_the_directory_that_was_warmed(tmp_path,
     assert hits(Builder(tmp_path / "home"), *given, f"--cache-dir={tmp_path}/cache") == [False, False]
     assert registry.count("GET", "/blobs/") == before + 1  # the configuration
     layer = max((tmp_path / "cache/v1/blobs").rglob("*"), key=lambda path: path.stat().st_size)
-    os.truncate(layer, layer.stat().st_size // 2)
-    before = registry.count("GET", "/blobs/")
-    hits(Builder(tmp_path / "another"), *given, f"--cache-dir={tmp_path}/cache")
-    assert registry.count("GET", "/blobs/") == before + 2  # what was cut off is not taken for the layer
+    whole = layer.read_bytes()
+    for number, damaged in enumerate((whole[: len(whole) // 2], whole[:-9] + b"?" + whole[-8:])):
+        layer.chmod(0o644)
+        layer.write_bytes(damaged)
+        before = registry.count("GET", "/blobs/")
+        ended = Builder(tmp_path / str(number)).must(*given, f"--cache-dir={tmp_path}/cache")
+        assert registry.count("GET", "/blobs/") == before + 2  # the configuration, and the layer that is damaged here
+        assert ended.output.count("has a damaged layer, which is not used: expected") == 1
+
+
+def test_a_damaged_layer_that_nothing_else_has_is_an_error(tmp_path, given):
+    place = (*given, f"--cache-repo=oci:{tmp_path}/cache")
+    Builder(tmp_path / "1").must(*place)
+    for blob in (tmp_path / "cache/v1/blobs").rglob("*"):
+        if blob.is_file():
+            blob.chmod(0o644)
+            blob.write_bytes(blob.read_bytes()[:-9] + b"?" * 9)
+    (Path(given[0]) / "Dockerfile").write_text(f"{DOCKERFILE}RUN true\n")
+    ended = Builder(tmp_path / "2").build(*place, "--no-push-cache")
+    assert (ended.status, "is nowhere whole" in ended.output) == (1, True), ended.output
