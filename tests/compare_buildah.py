@@ -124,7 +124,7 @@ def built_by_buildah(case: Case, place: Path, context: Path, base: str, argument
         return "it does not end"
     finally:
         subprocess.run([*storage, "rmi", "--all", "--force"], capture_output=True, check=False)
-        subprocess.run(["umount", f"{place}/root/overlay"], capture_output=True, check=False)
+        subprocess.run(["umount", str(place / "root" / "overlay")], capture_output=True, check=False)
 
 
 def comparable(image: FlatImage) -> dict[str, Any]:
