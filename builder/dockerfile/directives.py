@@ -15,11 +15,15 @@ _KNOWN = frozenset({"syntax", "escape", "check"})
 
 
 class Directives(msgspec.Struct, frozen=True):
-    """``syntax`` (an image) and ``check`` (lint rules) are noted and change nothing; ``escape`` is one character."""
+    """``syntax`` (an image) and ``check`` (lint rules) are noted and change nothing; ``escape`` is one character.
+
+    ``lines`` is how many lines at the top they are.
+    """
 
     syntax: str = ""
     escape: str = "\\"
     check: str = ""
+    lines: int = 0
 
 
 def read_directives(source: Text) -> Directives:
@@ -38,4 +42,4 @@ def read_directives(source: Text) -> Directives:
         if name == "escape" and match[2] not in ("\\", "`"):
             raise DockerfileError(f"invalid escape {match[2]!r}: expected ` or \\", source.span(index))
         found[name] = match[2]
-    return Directives(**found)
+    return Directives(**found, lines=len(found))

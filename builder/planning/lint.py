@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from builder.dockerfile import instructions as ins
 from builder.dockerfile.closest import closest
+from builder.dockerfile.directives import Directives, read_directives
 from builder.dockerfile.expansion import expand
 from builder.dockerfile.lines import LogicalLine, Text, logical_lines
 from builder.dockerfile.statement import Statement, read_statement
@@ -39,8 +40,9 @@ def lint(text: Text, dockerfile: ins.Dockerfile, predefined: Mapping[str, str]) 
         found += _stage(stage.instructions)
     for arg in dockerfile.global_args:
         found += _secrets(arg)
+    directives = read_directives(text)
     for definition in (*dockerfile.global_args, *(i for s in dockerfile.stages for i in (s.base, *s.instructions))):
-        found += _description(text, definition)
+        found += _description(text, directives, definition)
     return sorted(found, key=lambda finding: (finding.span.line, finding.rule))
 
 
@@ -75,8 +77,11 @@ def _stage_names(bases: Sequence[ins.From]) -> Iterator[Finding]:
         names |= {base.name} - {""}
 
 
-def _description(text: Text, definition: ins.From | ins.Instruction) -> Iterator[Finding]:
-    """What a comment right above the definition of a stage or of arguments begins with is the name of one."""
+def _description(text: Text, directives: Directives, definition: ins.From | ins.Instruction) -> Iterator[Finding]:
+    """What a comment right above the definition of a stage or of arguments begins with is the name of one.
+
+    Neither a directive nor an empty comment counts.
+    """
     match definition:
         case ins.From(name=str(name)) if name:
             names = [name]
@@ -84,8 +89,10 @@ def _description(text: Text, definition: ins.From | ins.Instruction) -> Iterator
             names = [argument.name.text for argument in definition.arguments]
         case _:
             return
-    above = text.lines[definition.span.line - 2].strip() if definition.span.line > 1 else ""
-    if above.startswith("#") and above[1:].strip().split(" ")[0] not in names:
+    line = definition.span.line - 1  # the one above, from 1
+    above = text.lines[line - 1].strip() if line > directives.lines else ""
+    comment = above[1:].strip() if above.startswith("#") else ""
+    if comment and comment.split(" ")[0] not in names:
         keyword = "ARG" if isinstance(definition, ins.Arg) else "FROM"
         example = names[0] if len(names) == 1 else "<arg_key>"
         message = f"Comment for {keyword} should follow the format: `# {example} <description>`"
