@@ -62,6 +62,8 @@ async def with_tries(what: object, attempt: Callable[[], Awaitable[T]]) -> T:
         try:
             return await attempt()
         except (aiohttp.ClientError, TimeoutError, Temporary) as error:
+            if isinstance(error, aiohttp.ClientHttpProxyError) and error.status not in _TEMPORARY:
+                raise ContextError(f"cannot fetch {what}: the proxy answered {error.status} {error.message}") from error
             if number == TRIES:
                 reason = str(error) if isinstance(error, Temporary) else type(error).__name__
                 raise ContextError(f"cannot fetch {what} after {TRIES} tries: {reason}") from error
