@@ -192,6 +192,10 @@ def _translated(work: Any, *arguments: Any) -> Any:
         code = str(error.response.get("Error", {}).get("Code") or "")
         # A Complete may answer 200 and say in its body that it failed.
         raise answer(500 if status < 300 else status, code) from error
+    except RecursionError:
+        # On a redirect boto3 asks HEAD for the bucket's region, and on a redirect of that, again. Its thousand frames
+        # say no more.
+        raise answer(301, "PermanentRedirect") from None
     except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError) as error:
         raise S3Answer(0, _NO_CREDENTIALS) from error
     except (exceptions.HTTPClientError, exceptions.ConnectionError, HTTPError, OSError) as error:

@@ -198,3 +198,13 @@ async def test_credentials_that_have_expired_are_looked_for_anew(fake, fake_stor
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "another")
     assert await fake_store.stat(digest) == 7
     assert await put(fake_store, os.urandom(LARGE_BYTES))
+
+
+async def test_a_server_that_redirects_every_request_is_refused(fake, fake_store):
+    """As one at the endpoint of another region does; without the region's name, boto3 asks for it for ever."""
+    fake.faults.errors = [(301, "PermanentRedirect")] * 1000
+    with pytest.raises(StoreUnavailable, match="the server answered 301"):
+        await fake_store.check()
+    with pytest.raises(StoreUnavailable, match="failed to list records: the server answered 301 PermanentRedirect"):
+        [name async for name in fake_store.names("repositories/")]
+    assert fake.faults.errors, "as many requests were made as there were faults"
