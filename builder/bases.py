@@ -19,7 +19,7 @@ from cache.oci.errors import InvalidManifest, OCIError
 from cache.oci.layer import Layer
 from cache.oci.manifest import Index, Manifest, parse_manifest
 from cache.oci.reference import Reference
-from cache.oci.registries import Registries
+from cache.oci.registries import ProxyRegistries, Registries
 from cache.verify import verified
 
 MAX_CONFIG_BYTES = 16 << 20
@@ -55,21 +55,25 @@ class BaseImages(msgspec.Struct, frozen=True):
         try:
             if isinstance(base.reference, LayoutContext):
                 return await asyncio.to_thread(_from_layout, base.reference, platform)
-            return await self._from_registry(base.reference, platform)
+            return await from_registry(self.registries, base.reference, platform)
         except OCIError as error:
             raise PlanError(f"cannot use the base image {base.reference}: {error}", base.span) from error
 
-    async def _from_registry(self, reference: Reference, platform: Platform) -> ResolvedBase:
-        client, repository, reply = await self.registries.resolve_manifest(reference)
+
+async def from_registry(
+    registries: Registries | ProxyRegistries, reference: Reference, platform: Platform
+) -> ResolvedBase:
+    """An image of a registry; one without an index is taken whatever its platform is. Raises OCIError."""
+    client, repository, reply = await registries.resolve_manifest(reference)
+    manifest = parse_manifest(reply.raw, reply.media_type)
+    if isinstance(manifest, Index):
+        chosen = manifest.select(platform)
+        reply = await client.get_manifest(repository, str(chosen.digest))
         manifest = parse_manifest(reply.raw, reply.media_type)
-        if isinstance(manifest, Index):
-            chosen = manifest.select(platform)
-            reply = await client.get_manifest(repository, str(chosen.digest))
-            manifest = parse_manifest(reply.raw, reply.media_type)
-        if isinstance(manifest, Index):
-            raise InvalidManifest(f"index {reply.digest} is inside another index")
-        config = _config(manifest, await _read_blob(client, repository, manifest.config))
-        return ResolvedBase(config, _layers(manifest, config), RegistryOrigin(client, repository))
+    if isinstance(manifest, Index):
+        raise InvalidManifest(f"index {reply.digest} is inside another index")
+    config = _config(manifest, await _read_blob(client, repository, manifest.config))
+    return ResolvedBase(config, _layers(manifest, config), RegistryOrigin(client, repository))
 
 
 def _from_layout(place: LayoutContext, platform: Platform) -> ResolvedBase:

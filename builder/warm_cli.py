@@ -9,18 +9,19 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Container, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
 
+from builder.bases import from_registry
 from builder.contexts.context import MAX_DOCKERFILE_BYTES, read_dockerfile
 from builder.contexts.download import download
 from builder.contexts.remote import UrlSource
 from builder.dockerfile.instructions import Dockerfile
 from builder.errors import BuildError
 from builder.options import DockerfilePlace
-from builder.planning.named_images import named_images
+from builder.planning.named_images import Image, named_images
 from builder.warm_flags import FLAGS
 from cache.command_line import Values, make_command, notes, parse, text_of, texts_of
 from cache.errors import CacheError
@@ -62,18 +63,30 @@ async def _warm_all(values: Values, environ: Mapping[str, str]) -> int:
     """Tries every image, says what each cost, and returns the exit status."""
     for note in notes(values, FLAGS):
         print(note, file=sys.stderr)
-    images = await _images(values, environ)
-    failed = 0
+    wanted = await _wanted(values, environ)
+    tried = failed = 0
+    known: dict[Image, Sequence[str]] = {}
     async with _open_target(values, environ) as target:
-        for reference, platforms in images.items():
-            try:
-                print(f"warmed {reference}: {_told(await warm(reference, target, platforms))}", flush=True)
-            except (CacheError, OCIError) as error:
-                failed += 1
-                print(f"error: {reference}: {error}", file=sys.stderr, flush=True)
+        while images := wanted.needed(known):
+            for reference, platforms in images.items():
+                known |= {(reference, platform): () for platform in platforms}
+                tried += 1
+                try:
+                    print(f"warmed {reference}: {_told(await warm(reference, target, platforms))}", flush=True)
+                    if wanted.dockerfiles:
+                        known |= await _triggers(reference, target, platforms)
+                except (CacheError, OCIError) as error:
+                    failed += 1
+                    print(f"error: {reference}: {error}", file=sys.stderr, flush=True)
     if failed:
-        print(f"{failed} of {len(images)} images could not be warmed", file=sys.stderr)
+        print(f"{failed} of {tried} images could not be warmed", file=sys.stderr)
     return 1 if failed else 0
+
+
+async def _triggers(reference: Reference, target: Target, platforms: Sequence[Platform]) -> dict[Image, Sequence[str]]:
+    """What a build on the image will be made to do (ONBUILD)."""
+    bases = {platform: await from_registry(target.registries, reference, platform) for platform in platforms}
+    return {(reference, platform): base.config.config.on_build or () for platform, base in bases.items()}
 
 
 def _told(warmed: Warmed) -> str:
@@ -134,23 +147,41 @@ def _build_arg(text: str, environ: Mapping[str, str]) -> tuple[str, str]:
     return name, value if equals else environ[name]
 
 
-async def _images(values: Values, environ: Mapping[str, str]) -> dict[Reference, list[Platform]]:
-    """The images named and those of the Dockerfiles, each for its platforms. Raises click.UsageError and BuildError."""
+@dataclass(frozen=True)
+class _Wanted:
+    """The images that were named, and the Dockerfiles whose images are to be warmed."""
+
+    names: Sequence[Reference]
+    dockerfiles: Sequence[Dockerfile]
+    build_args: Mapping[str, str]
+    platforms: Sequence[Platform]
+    build_platform: Platform
+
+    def needed(self, known: Mapping[Image, Sequence[str]]) -> dict[Reference, list[Platform]]:
+        """What is still to be warmed when it has been for those whose triggers are known. Raises BuildError."""
+        images = [(reference, platform) for reference in self.names for platform in self.platforms]
+        for dockerfile in self.dockerfiles:
+            images += named_images(dockerfile, self.build_args, self.platforms, self.build_platform, known)
+        needed: dict[Reference, list[Platform]] = {}
+        for reference, platform in dict.fromkeys(images):
+            if (reference, platform) not in known:
+                needed.setdefault(reference, []).append(platform)
+        return needed
+
+
+async def _wanted(values: Values, environ: Mapping[str, str]) -> _Wanted:
+    """What the command line asks for. Raises click.UsageError and BuildError."""
     build_platform = Platform.parse(f"linux/{machine.machine()}")
-    platforms = _platforms(values) or [build_platform]
     build_args = dict(_build_arg(text, environ) for text in texts_of(values, "build_arg"))
     try:
-        names = (*texts_of(values, "images"), *texts_of(values, "image"))
-        images = {Reference.parse(name): list(platforms) for name in names}
+        names = [Reference.parse(name) for name in (*texts_of(values, "images"), *texts_of(values, "image"))]
     except InvalidReference as error:
         raise click.UsageError(str(error)) from error
-    for text in texts_of(values, "dockerfile"):
-        dockerfile = await _dockerfile(DockerfilePlace(text))
-        for reference, needed in named_images(dockerfile, build_args, platforms, build_platform).items():
-            images[reference] = list(dict.fromkeys((*images.get(reference, ()), *needed)))
-    if not images:
+    dockerfiles = [await _dockerfile(DockerfilePlace(text)) for text in texts_of(values, "dockerfile")]
+    wanted = _Wanted(names, dockerfiles, build_args, _platforms(values) or [build_platform], build_platform)
+    if not wanted.needed({}):
         raise click.UsageError("name an image, or a --dockerfile that needs one")
-    return images
+    return wanted
 
 
 async def _dockerfile(place: DockerfilePlace) -> Dockerfile:

@@ -11,7 +11,12 @@ _OUR_OWN = {"credential-helpers", "insecure", "skip-tls-verify"}
 
 FLAGS = (
     Flag("image", LIST, "An image, as with IMAGE.", short="i"),
-    Flag("dockerfile", LIST, "A Dockerfile whose base images are fetched, or its URL.", short="d"),
+    Flag(
+        "dockerfile",
+        LIST,
+        "A Dockerfile whose images are fetched (its bases' ONBUILD too), or its URL.",
+        short="d",
+    ),
     Flag("build-arg", LIST, "NAME=VALUE for the ARGs before the first FROM."),
     Flag(
         "platform",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from cache.catalog import Catalog, TagEntry
-from cache.oci.client import ManifestReply, RegistryClient
+from cache.oci.client import RegistryClient
 from cache.oci.descriptor import Descriptor, Platform
 from cache.oci.digest import Digest
 from cache.oci.errors import InvalidManifest
@@ -49,8 +49,9 @@ class Place:
 class Target(Protocol):
     """Where warmed images go."""
 
-    async def resolve(self, reference: Reference) -> tuple[Place, ManifestReply]:
-        """The image's index or manifest, and where the rest of it is to be had."""
+    @property
+    def registries(self) -> Registries | ProxyRegistries:
+        """Where images come from."""
 
     async def take_blob(self, place: Place, blob: Descriptor) -> bool:
         """Fetches and verifies a blob; False when the target has it already."""
@@ -63,11 +64,7 @@ class ProxyTarget:
     """A proxy: what is asked of it stays with it."""
 
     def __init__(self, proxy: ProxyRegistries) -> None:
-        self._proxy = proxy
-
-    async def resolve(self, reference: Reference) -> tuple[Place, ManifestReply]:
-        place = Place(reference, self._proxy.client(reference), reference.repository)
-        return place, await place.client.get_manifest(place.repository, reference.identifier)
+        self.registries = proxy
 
     async def take_blob(self, place: Place, blob: Descriptor) -> bool:
         async with place.client.open_blob(place.repository, blob.digest) as reply:
@@ -85,11 +82,7 @@ class StoreTarget:
     def __init__(self, store: Store, registries: Registries) -> None:
         self._store = store
         self._catalog = Catalog(store)
-        self._registries = registries
-
-    async def resolve(self, reference: Reference) -> tuple[Place, ManifestReply]:
-        client, repository, reply = await self._registries.resolve_manifest(reference)
-        return Place(reference, client, repository), reply
+        self.registries = registries
 
     async def take_blob(self, place: Place, blob: Descriptor) -> bool:
         held = await self._store.stat(blob.digest) == blob.size
@@ -122,7 +115,8 @@ async def warm(reference: Reference, target: Target, platforms: Iterable[Platfor
     Raises OCIError or CacheError; what has been fetched until then stays.
     """
     started_s = time.monotonic()
-    place, reply = await target.resolve(reference)
+    client, repository, reply = await target.registries.resolve_manifest(reference)
+    place = Place(reference, client, repository)
     top = parse_manifest(reply.raw, reply.media_type)
     manifests = [top] if isinstance(top, Manifest) else await _children(place, top, platforms)
     blobs = list({blob.digest: blob for manifest in manifests for blob in manifest.children}.values())

@@ -131,6 +131,11 @@ class ProxyRegistries:
             self._transport, self._url, credential, self._tokens, name=self._host, namespace=namespace
         )
 
+    async def resolve_manifest(self, reference: Reference) -> tuple[RegistryClient, str, ManifestReply]:
+        """The image's manifest or index, with the client and repository that have it. Raises OCIError."""
+        client = self.client(reference)
+        return client, reference.repository, await client.get_manifest(reference.repository, reference.identifier)
+
 
 def base_url(host: str, insecure: Container[str], tls: Container[str] = frozenset()) -> str:
     """Where a registry's API is. As with every client, plain HTTP only for insecure hosts and this machine's own.

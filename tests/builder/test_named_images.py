@@ -8,16 +8,22 @@ from builder.dockerfile.parser import parse
 from builder.errors import BuildError
 from builder.planning.named_images import named_images
 from cache.oci.descriptor import Platform
+from cache.oci.reference import Reference
 
 AMD64, ARM64 = Platform(os="linux", architecture="amd64"), Platform(os="linux", architecture="arm64")
 
 
+def named(name: str) -> tuple[Reference, Platform]:
+    return Reference.parse(name), ARM64
+
+
 def images_of(text: str, build_args: dict[str, str] | None = None, *platforms: Platform) -> dict[str, list[str]]:
-    found = named_images(parse(text.encode(), "Dockerfile"), build_args or {}, platforms or (ARM64,), AMD64)
-    names = {
-        str(reference).removeprefix("docker.io/library/").removesuffix(":latest"): reference for reference in found
-    }
-    return {name: [platform.architecture for platform in found[reference]] for name, reference in names.items()}
+    found: dict[str, list[str]] = {}
+    dockerfile, known = parse(text.encode(), "Dockerfile"), {named("t"): ["COPY --from=of-t / /"]}
+    for reference, platform in named_images(dockerfile, build_args or {}, platforms or (ARM64,), AMD64, known):
+        name = str(reference).removeprefix("docker.io/library/").removesuffix(":latest")
+        found.setdefault(name, []).append(platform.architecture)
+    return found
 
 
 @pytest.mark.parametrize(
@@ -51,6 +57,9 @@ def images_of(text: str, build_args: dict[str, str] | None = None, *platforms: P
         # ONBUILD
         ("FROM a AS x\nONBUILD COPY --from=b / /\nFROM x", "a b"),
         ("FROM a AS x\nONBUILD COPY --from=b / /\nONBUILD RUN <<E\nFROM no\nE", "a"),
+        ("FROM t", "of-t t"),
+        ("FROM --platform=linux/s390x t", "t"),
+        ("FROM a\nCOPY --from=t / /", "a t"),
         # directives
         ("# escape=`\nFROM a `\n  AS x\nRUN dir c:\\\nFROM b", "a b"),
         ("# syntax=docker/dockerfile:1\nFROM a", "a"),

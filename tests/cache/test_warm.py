@@ -12,6 +12,7 @@ import pytest
 from cache.disk.filesystem import FilesystemStore
 from cache.oci import media_types
 from cache.oci.client import RegistryClient
+from cache.oci.config import ContainerConfig
 from cache.oci.credentials import Credential, DockerConfig
 from cache.oci.errors import NotFound, Unreachable
 from cache.oci.reference import Reference
@@ -184,6 +185,29 @@ async def test_the_dockerfile_at_a_url(registry, tmp_path):
     assert f"{web.url}/none" in complained
     assert "404" in complained
     assert "s3cret" not in complained
+
+
+async def test_the_images_that_triggers_name(registry, tmp_path):
+    """Those of images that a Dockerfile starts from; no build on an image that is named by itself is known of."""
+    trigger = ContainerConfig(on_build=(f"COPY --from={registry.host}/team/tools:1 /a /a", "RUN true"))
+    missing = ContainerConfig(on_build=(f"COPY --from={registry.host}/no/such:1 /a /a",))
+    async with client_of(registry.url) as client:
+        await push(client, "team/base", "1", make_image(1, container=trigger))
+        await push(client, "team/base", "2", make_image(1, container=missing))
+        await push(client, "team/tools", "1", make_image(2, container=missing))
+    dockerfile, store = tmp_path / "Dockerfile", f"--store=file://{tmp_path}/store"
+    for base, tools, status in (("1", ["team/tools:1"], 0), ("2", [], 1)):
+        dockerfile.write_text(f"FROM {registry.host}/team/base:{base}\n")
+        said, complained = await crossdock_warm(store, f"--dockerfile={dockerfile}", status=status)
+        names = [line.removeprefix(f"warmed {registry.host}/").partition(": ")[0] for line in said.splitlines()]
+        assert names == [f"team/base:{base}", *tools]
+        assert complained.endswith("1 of 2 images could not be warmed\n" if status else "")
+    said, _ = await crossdock_warm(store, f"{registry.host}/team/base:1")
+    assert said.count("warmed") == 1
+    dockerfile.write_text(f"FROM {registry.host}/team/base:1\n")
+    async with running_proxy(tmp_path / "proxy", {registry.host: registry.url}) as proxy:
+        said, _ = await crossdock_warm("--proxy", proxy.url, f"--dockerfile={dockerfile}")
+    assert said.count("warmed") == 2
 
 
 async def test_a_private_image_is_warmed_with_the_credential_of_config_json(private_registry, tmp_path):

@@ -16,7 +16,7 @@ import aiohttp
 from cache.disk.filesystem import FilesystemStore
 from cache.oci import media_types
 from cache.oci.client import RegistryClient
-from cache.oci.config import ImageConfig, RootFS
+from cache.oci.config import ContainerConfig, ImageConfig, RootFS
 from cache.oci.credentials import ANONYMOUS, Credential
 from cache.oci.descriptor import Descriptor
 from cache.oci.digest import Digest
@@ -31,6 +31,7 @@ from tests.fakes.faulty import Script as Script
 from tests.fakes.faulty import scripted_upstream as scripted_upstream
 
 UPSTREAM = "up.test"
+NOTHING_SET = ContainerConfig()
 AT_ONCE = Patience(
     backoff=Backoff(tries=3, first_s=0.01, factor=1.0),
     push_backoff=Backoff(tries=5, first_s=0.01, limit_s=30.0),
@@ -99,10 +100,11 @@ class Image:
         return self.manifest.layers[0].digest
 
 
-def make_image(seed: int = 1, layer_bytes: int = 300_000) -> Image:
+def make_image(seed: int = 1, layer_bytes: int = 300_000, container: ContainerConfig = NOTHING_SET) -> Image:
     """An image with one layer; the same seed gives the same image. Its layer is no tar: registries do not look."""
     layer = random.Random(seed).randbytes(layer_bytes)
-    config = ImageConfig(os="linux", architecture="amd64", rootfs=RootFS(diff_ids=(Digest.of(layer),))).to_json()
+    rootfs = RootFS(diff_ids=(Digest.of(layer),))
+    config = ImageConfig(os="linux", architecture="amd64", config=container, rootfs=rootfs).to_json()
     manifest = make_manifest(descriptor(config, media_types.OCI_CONFIG), (descriptor(layer, media_types.OCI_LAYER),))
     return Image(manifest, {Digest.of(blob): blob for blob in (config, layer)})
 
