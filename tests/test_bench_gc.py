@@ -19,3 +19,4 @@ def test_it_fills_its_table():
         assert found["next run, PUT requests"] == 0
         assert found["a hundredth goes, DELETE requests"] == entries // 100  # tags, each as it was judged
         assert found["its blobs go, DELETE requests"] == 3  # records, blobs and the batch
+        assert found["look-up of a tag, requests"] == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import platform
 import statistics
@@ -45,11 +46,11 @@ def _number(value: float) -> str:
 
 
 def machine() -> str:
-    """The machine, for the conditions of a measurement."""
+    """The day and the machine, for the conditions of a measurement."""
     memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return (
-        f"{os.cpu_count()} CPUs ({_cpu_model()}), {memory_bytes / 1e9:.0f} GB of memory, Linux {platform.release()}, "
-        f"Python {platform.python_version()}."
+        f"{datetime.date.today()}: {os.cpu_count()} CPUs ({_cpu_model()}), {memory_bytes / 1e9:.0f} GB of memory, "
+        f"Linux {platform.release()}, Python {platform.python_version()}."
     )
 
 
