@@ -6,6 +6,7 @@ import bz2
 import hashlib
 import lzma
 from collections.abc import Callable
+from concurrent.futures import Executor, Future
 from typing import BinaryIO, Literal, Protocol, cast
 
 import zstandard
@@ -61,16 +62,20 @@ def compression_of(start: bytes) -> Compression:
 class DecompressingReader:
     """The uncompressed bytes of ``source``, however it is compressed, and no more than ``max_bytes``.
 
-    The start is read at once. Every method raises BuildError when the stream is damaged, cut off or longer.
+    The start is read at once. With ``ahead``, which must have a thread to spare, each piece is decompressed and
+    digested there while the one before it is being read. Every method raises BuildError when the stream is damaged, cut
+    off or longer.
     """
 
-    def __init__(self, source: Readable, max_bytes: int | None = None) -> None:
+    def __init__(self, source: Readable, max_bytes: int | None = None, ahead: Executor | None = None) -> None:
         start = _read_start(source)
         self._source = _decompressed(_Resumed(start, source), compression_of(start))
         self._hash = hashlib.sha256()
         self._chunk = b""
         self._at = 0
         self._max_bytes = max_bytes
+        self._ahead = ahead
+        self._next: Future[bytes] | None = None
         self.size_bytes = 0
 
     def read(self, size: int) -> bytes:
@@ -101,19 +106,24 @@ class DecompressingReader:
         return Digest("sha256", self._hash.hexdigest())
 
     def _fill(self) -> None:
+        self._chunk = self._next.result() if self._next is not None else self._read_chunk()
+        self._at = 0
+        self._next = self._ahead.submit(self._read_chunk) if self._ahead is not None and self._chunk else None
+
+    def _read_chunk(self) -> bytes:
         try:
-            self._chunk = self._source.read(CHUNK_BYTES)
+            chunk = self._source.read(CHUNK_BYTES)
         except _DAMAGE as error:
             raise BuildError(f"the archive is damaged after {self.size_bytes} bytes: {error}") from error
         except OSError as error:
             if error.errno is None:  # how bz2 reports bad data
                 raise BuildError(f"the archive is damaged after {self.size_bytes} bytes: {error}") from error
             raise
-        self._at = 0
-        self._hash.update(self._chunk)
-        self.size_bytes += len(self._chunk)
+        self._hash.update(chunk)
+        self.size_bytes += len(chunk)
         if self._max_bytes is not None and self.size_bytes > self._max_bytes:
             raise BuildError(f"the archive has more than {self._max_bytes} bytes unpacked (--max-unpacked-bytes)")
+        return chunk
 
 
 def _read_start(source: Readable) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,13 +55,12 @@ def unpack_layer(
     compares the diff_id, and drops the directory when this raises BuildError.
     """
     target = LayerDirectory(directory, overlay=overlay, lower=lower)
-    return _unpack(DecompressingReader(source, limits.unpacked_bytes), target, counted(change_of, limits.files))
+    return _unpack(source, target, counted(change_of, limits.files), limits)
 
 
 def unpack_archive(source: Readable, directory: Path, limits: Limits = DEFAULT_LIMITS) -> Unpacked:
     """Unpacks a tar that is no layer into a new directory: ``.wh.`` names are plain files. Raises BuildError."""
-    reader = DecompressingReader(source, limits.unpacked_bytes)
-    return _unpack(reader, LayerDirectory(directory), counted(member_of, limits.files))
+    return _unpack(source, LayerDirectory(directory), counted(member_of, limits.files), limits)
 
 
 def unpack_context(source: Readable, directory: Path, limits: Limits) -> Unpacked:
@@ -68,9 +68,8 @@ def unpack_context(source: Readable, directory: Path, limits: Limits) -> Unpacke
 
     Nobody may have meant a member to lie outside the context, or in it as a device: that is an error and names it.
     """
-    reader = DecompressingReader(source, limits.unpacked_bytes)
     members = ContextMembers()
-    unpacked = _unpack(reader, LayerDirectory(directory), counted(members.change, limits.files), context_path)
+    unpacked = _unpack(source, LayerDirectory(directory), counted(members.change, limits.files), limits, context_path)
     if not unpacked.size_bytes:
         raise BuildError("it is empty: expected a tar archive")
     return unpacked
@@ -89,11 +88,28 @@ def counted(change_of: Callable[[Entry], Change | None], most: int) -> Callable[
 
 
 def _unpack(
+    source: Readable,
+    directory: LayerDirectory,
+    change_of: Callable[[Entry], Change | None],
+    limits: Limits,
+    path_of: Callable[[str], str] = clean,
+) -> Unpacked:
+    with ThreadPoolExecutor(1, thread_name_prefix="decompress") as ahead:
+        reader = DecompressingReader(source, limits.unpacked_bytes, ahead)
+        _place(reader, directory, change_of, path_of)
+        reader.drain()  # what follows the archive's end counts for the digest
+    directory.finish()
+    return Unpacked(
+        reader.digest(), reader.size_bytes, tuple(directory.skipped), frozenset(directory.implied), directory.lists_root
+    )
+
+
+def _place(
     reader: DecompressingReader,
     directory: LayerDirectory,
     change_of: Callable[[Entry], Change | None],
-    path_of: Callable[[str], str] = clean,
-) -> Unpacked:
+    path_of: Callable[[str], str],
+) -> None:
     for entry, content in read_entries(reader, path_of):
         change = change_of(replace(entry, xattrs=_kept(entry.xattrs)) if entry.xattrs else entry)
         if change is None:
@@ -104,11 +120,6 @@ def _unpack(
             raise BuildError(f"cannot unpack {entry.path!r}: {error.strerror}") from error
         except (OverflowError, ValueError) as error:  # a zero byte in a name, an owner or a time out of range
             raise BuildError(f"cannot unpack {entry.path!r}: {error}") from error
-    reader.drain()  # what follows the archive's end counts for the digest
-    directory.finish()
-    return Unpacked(
-        reader.digest(), reader.size_bytes, tuple(directory.skipped), frozenset(directory.implied), directory.lists_root
-    )
 
 
 def _kept(xattrs: Mapping[str, bytes]) -> dict[str, bytes]:
