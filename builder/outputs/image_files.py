@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
-import os
 import shutil
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 import msgspec
 
+from builder.errors import BuildError
 from builder.outputs.image import Image, ImageSet
 from builder.outputs.whole_files import replacing, writing
 from cache.oci import codec, media_types
@@ -52,7 +54,7 @@ def write_docker_archive(
     with writing(path) as out, _new_tar(out) as archive:
         _add_bytes(archive, config_name, image.config)
         for digest, name in layer_names.items():
-            _add_file(archive, name, blobs[digest])
+            _add_file(archive, name, digest, blobs[digest])
         _add_bytes(archive, "manifest.json", codec.encode((described,)))
 
 
@@ -75,11 +77,34 @@ def _add_bytes(archive: tarfile.TarFile, name: str, data: bytes) -> None:
     archive.addfile(info, io.BytesIO(data))
 
 
-def _add_file(archive: tarfile.TarFile, name: str, path: Path) -> None:
-    with path.open("rb") as file:
+def _add_file(archive: tarfile.TarFile, name: str, digest: Digest, path: Path) -> None:
+    with _reading(digest, path) as blob:
         info = tarfile.TarInfo(name)
-        info.size = os.fstat(file.fileno()).st_size
-        archive.addfile(info, file)
+        info.size = path.stat().st_size
+        archive.addfile(info, cast("IO[bytes]", blob))
+
+
+class _Digested:
+    """A file whose bytes are digested as they are read: a copy of long ago may have been damaged."""
+
+    def __init__(self, file: IO[bytes], digest: Digest) -> None:
+        self._file = file
+        self.hash = hashlib.new(digest.algorithm)
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = self._file.read(size)
+        self.hash.update(data)
+        return data
+
+
+@contextmanager
+def _reading(digest: Digest, path: Path) -> Iterator[_Digested]:
+    """A layer to read to its end in the block. Raises BuildError when that was not what its digest says."""
+    with path.open("rb") as file:
+        digested = _Digested(file, digest)
+        yield digested
+    if digested.hash.hexdigest() != digest.hex:
+        raise BuildError(f"layer {digest} is damaged in {path}: crossdock cache verify finds what else is")
 
 
 def write_oci_layout(
@@ -122,7 +147,7 @@ def _write_packed(files: Mapping[Digest, Path], documents: Sequence[bytes], inde
         for data in dict.fromkeys(documents):
             _add_bytes(archive, _blob_name(Digest.of(data)), data)
         for digest, file in files.items():
-            _add_file(archive, _blob_name(digest), file)
+            _add_file(archive, _blob_name(digest), digest, file)
 
 
 def _blob_name(digest: Digest) -> str:
@@ -132,8 +157,8 @@ def _blob_name(digest: Digest) -> str:
 def _put_blob(layout: Path, digest: Digest, source: Path) -> None:
     target = layout / _blob_name(digest)
     if not target.exists():
-        with source.open("rb") as data, replacing(target) as out:
-            shutil.copyfileobj(data, out, 1 << 20)
+        with replacing(target) as out, _reading(digest, source) as blob:
+            shutil.copyfileobj(blob, out, 1 << 20)
 
 
 def _put_bytes(layout: Path, data: bytes) -> None:

@@ -73,13 +73,29 @@ def test_layers_of_base_images_come_from_the_directory_that_was_warmed(tmp_path,
         assert ended.output.count("has a damaged layer, which is not used: expected") == 1
 
 
-def test_a_damaged_layer_that_nothing_else_has_is_an_error(tmp_path, given):
-    place = (*given, f"--cache-repo=oci:{tmp_path}/cache")
-    Builder(tmp_path / "1").must(*place)
-    for blob in (tmp_path / "cache/v1/blobs").rglob("*"):
+def damage_blobs(store: Path) -> None:
+    for blob in (store / "v1/blobs").rglob("*"):
         if blob.is_file():
             blob.chmod(0o644)
             blob.write_bytes(blob.read_bytes()[:-9] + b"?" * 9)
+
+
+def test_a_damaged_layer_that_nothing_else_has_is_an_error(tmp_path, given):
+    place = (*given, f"--cache-repo=oci:{tmp_path}/cache")
+    Builder(tmp_path / "1").must(*place)
+    damage_blobs(tmp_path / "cache")
     (Path(given[0]) / "Dockerfile").write_text(f"{DOCKERFILE}RUN true\n")
     ended = Builder(tmp_path / "2").build(*place, "--no-push-cache")
     assert (ended.status, "is nowhere whole" in ended.output) == (1, True), ended.output
+
+
+def test_a_damaged_layer_gets_into_no_archive(tmp_path, given):
+    builder, place = Builder(tmp_path / "home"), (*given, f"--state-dir={tmp_path}/state")
+    builder.must(*place)
+    damage_blobs(tmp_path / "state/store")
+    for output in (f"--tar-path={tmp_path}/a.tar", f"--output=type=oci,dest={tmp_path}/b.tar"):
+        ended = builder.build(*place, output)
+        assert ended.outcomes == ["CACHED", "CACHED"]
+        assert (ended.status, "is damaged in" in ended.output) == (1, True), ended.output
+    assert builder.build(*place, f"--oci-layout-path={tmp_path}/layout").status == 1
+    assert [*tmp_path.glob("*.tar"), *tmp_path.glob("layout/blobs/sha256/*"), *tmp_path.glob("layout/*.json")] == []
