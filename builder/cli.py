@@ -25,7 +25,7 @@ from builder.options import (
     StepSecrets,
 )
 from builder.progress import Style, progress_for
-from cache.command_line import Values, count_of, make_command, notes, parse, text_of, texts_of
+from cache.command_line import Values, count_of, exit_status, make_command, notes, parse, text_of, texts_of
 from cache.errors import CacheError
 from cache.oci.descriptor import Platform
 from cache.oci.errors import InvalidReference, OCIError
@@ -33,21 +33,17 @@ from cache.oci.reference import Reference
 from cache.registry_flags import registry_options
 from cache.units import parse_bytes
 
-INTERRUPTED = 130
 _LOG_FORMATS = {"color": Style.AUTO, "text": Style.PLAIN, "json": Style.JSON}
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs ``crossdock build``; returns a failed RUN's own status, 2 for wrong usage, 1 for other errors."""
-    try:
+
+    def run() -> int:
         values = parse_arguments(arguments)
         return values if isinstance(values, int) else _build(values)
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (KeyboardInterrupt, click.Abort, asyncio.CancelledError):
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+
+    return exit_status(run)
 
 
 def parse_arguments(arguments: Sequence[str]) -> Values | int:

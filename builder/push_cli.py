@@ -19,7 +19,7 @@ from builder.outputs import digest_files
 from builder.outputs.push import Destination, check_permission, push_images
 from builder.progress import PlainProgress
 from builder.stored_images import StoredImages, read_stored
-from cache.command_line import Values, count_of, make_command, notes, parse, text_of, texts_of
+from cache.command_line import Values, count_of, exit_status, make_command, notes, parse, text_of, texts_of
 from cache.disk.filesystem import FilesystemStore
 from cache.errors import CacheError
 from cache.oci.errors import InvalidReference, OCIError
@@ -27,25 +27,19 @@ from cache.oci.peers import open_peers
 from cache.oci.reference import Reference
 from cache.registry_flags import registry_options
 
-INTERRUPTED = 130
 SUMMARY = "Push the image in a docker-save archive or an OCI layout (a directory or a tar)."
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs ``crossdock push``; returns 1 when it fails, 2 for wrong usage."""
     path = click.Argument(["path"], type=click.Path(exists=True))
-    try:
-        values = parse(make_command("push", SUMMARY, flags.PUSH, path), flags.PUSH, arguments)
+    command = make_command("push", SUMMARY, flags.PUSH, path)
+
+    def run() -> int:
+        values = parse(command, flags.PUSH, arguments)
         return values if isinstance(values, int) else asyncio.run(_push(values, os.environ))
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (BuildError, CacheError, OCIError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except (KeyboardInterrupt, click.Abort):
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+
+    return exit_status(run, BuildError, CacheError, OCIError)
 
 
 async def _push(values: Values, environ: Mapping[str, str]) -> int:

@@ -23,7 +23,7 @@ from builder.errors import BuildError
 from builder.options import DockerfilePlace
 from builder.planning.named_images import Image, named_images
 from builder.warm_flags import FLAGS
-from cache.command_line import Values, make_command, notes, parse, text_of, texts_of
+from cache.command_line import Values, exit_status, make_command, notes, parse, text_of, texts_of
 from cache.errors import CacheError
 from cache.oci.descriptor import Platform
 from cache.oci.errors import InvalidReference, OCIError
@@ -36,7 +36,6 @@ from cache.store import Store
 from cache.stores import open_store
 from cache.warm import ProxyTarget, StoreTarget, Target, Warmed, warm
 
-INTERRUPTED = 130
 USUAL_DIRECTORY = Path("/cache")
 """Kaniko's."""
 SUMMARY = "Fetch images into a proxy or a store before they are needed."
@@ -45,18 +44,13 @@ SUMMARY = "Fetch images into a proxy or a store before they are needed."
 def main(arguments: Sequence[str]) -> int:
     """Runs ``crossdock warm``; returns 0 when every image was warmed, 1 when one was not, 2 for wrong usage."""
     images = click.Argument(["images"], nargs=-1, metavar="[IMAGE]...")
-    try:
-        values = parse(make_command("warm", SUMMARY, FLAGS, images), FLAGS, arguments)
+    command = make_command("warm", SUMMARY, FLAGS, images)
+
+    def run() -> int:
+        values = parse(command, FLAGS, arguments)
         return values if isinstance(values, int) else asyncio.run(_warm_all(values, os.environ))
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (BuildError, CacheError, OCIError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except (KeyboardInterrupt, click.Abort):
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+
+    return exit_status(run, BuildError, CacheError, OCIError)
 
 
 async def _warm_all(values: Values, environ: Mapping[str, str]) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+import sys
+from collections.abc import Callable, Mapping, Sequence
 
 import click
 
@@ -10,6 +12,24 @@ from cache.flags import Effect, Flag, Kind, in_click_s_words
 
 Values = Mapping[str, object]
 """By the flags' fields: bool or None, text, or a tuple of texts."""
+INTERRUPTED = 130
+"""As shells have it."""
+
+
+def exit_status(command: Callable[[], int], *failures: type[Exception]) -> int:
+    """What the command returns; click's status for wrong usage, 1 for ``failures``, 130 when interrupted: all are said
+    on standard error."""
+    try:
+        return command()
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except failures as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except (KeyboardInterrupt, click.Abort, asyncio.CancelledError):
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
 
 
 def make_command(name: str, summary: str, flags: Sequence[Flag], argument: click.Argument) -> click.Command:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
 
+from cache.command_line import Values, exit_status
 from cache.oci.client import RegistryClient
 from cache.oci.credential_file import CredentialFile
 from cache.oci.credentials import Credential
@@ -20,9 +21,6 @@ from cache.oci.registries import EVERY_HOST, base_url
 from cache.oci.tls import HostTls
 from cache.oci.transport import Transport
 
-INTERRUPTED = 130
-Values = Mapping[str, object]
-
 
 def main(arguments: Sequence[str]) -> int:
     """Runs ``crossdock login``; returns 1 when the registry refuses, 2 for wrong usage."""
@@ -31,18 +29,12 @@ def main(arguments: Sequence[str]) -> int:
 
 def run_command(command: click.Command, arguments: Sequence[str], do: Callable[[Values], int]) -> int:
     """Parses the arguments, does it and returns the exit status."""
-    try:
+
+    def run() -> int:
         values = command.main(list(arguments), prog_name=f"crossdock {command.name}", standalone_mode=False)
         return values if isinstance(values, int) else do(values)
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except OCIError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except (KeyboardInterrupt, click.Abort):
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+
+    return exit_status(run, OCIError)
 
 
 REGISTRY = click.Argument(["registry"], required=False, default=DOCKER_HUB, metavar="[HOST[:PORT]]")

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import click
 
-from cache.login_cli import REGISTRY, SETTINGS, Values, credential_file, registry_host, run_command
+from cache.command_line import Values
+from cache.login_cli import REGISTRY, SETTINGS, credential_file, registry_host, run_command
 
 _COMMAND = click.Command(
     "logout",

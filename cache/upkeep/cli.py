@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import click
 import structlog
 
+from cache.command_line import exit_status
 from cache.errors import CacheError
 from cache.upkeep.commands import LS, STATS
 from cache.upkeep.gc_command import GC
@@ -18,7 +19,6 @@ from cache.upkeep.verify_command import VERIFY
 COMMANDS = (STATS, LS, VERIFY, GC)
 """Each callback is a coroutine function that returns an exit status."""
 
-INTERRUPTED = 130
 _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 _COMMAND = click.Group(
@@ -35,18 +35,13 @@ def main(arguments: Sequence[str]) -> int:
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
         logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
     )
-    try:
-        started = _COMMAND.main(list(arguments), prog_name="crossdock cache", standalone_mode=False)
-        return started if isinstance(started, int) else asyncio.run(started)
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except CacheError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has enough
-        return 0
-    except (KeyboardInterrupt, click.Abort):
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+
+    def run() -> int:
+        try:
+            started = _COMMAND.main(list(arguments), prog_name="crossdock cache", standalone_mode=False)
+            return started if isinstance(started, int) else asyncio.run(started)
+        except BrokenPipeError:
+            sys.stderr.close()  # the reader of our output has enough
+            return 0
+
+    return exit_status(run, CacheError)
