@@ -35,16 +35,9 @@ class _IndexBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
     annotations: dict[str, str] = {}
 
 
-class Manifest(msgspec.Struct, frozen=True):
-    """An image manifest: a config and layers."""
-
+class _Document(msgspec.Struct, frozen=True):
     raw: bytes
     media_type: str
-    config: Descriptor
-    layers: tuple[Descriptor, ...]
-    annotations: Mapping[str, str]
-    artifact_type: str
-    subject: Descriptor | None
 
     @property
     def digest(self) -> Digest:
@@ -53,6 +46,16 @@ class Manifest(msgspec.Struct, frozen=True):
     @property
     def descriptor(self) -> Descriptor:
         return Descriptor(media_type=self.media_type, digest=self.digest, size=len(self.raw))
+
+
+class Manifest(_Document, frozen=True):
+    """An image manifest: a config and layers."""
+
+    config: Descriptor
+    layers: tuple[Descriptor, ...]
+    annotations: Mapping[str, str]
+    artifact_type: str
+    subject: Descriptor | None
 
     @property
     def children(self) -> tuple[Descriptor, ...]:
@@ -61,23 +64,13 @@ class Manifest(msgspec.Struct, frozen=True):
         return (self.config, *layers)
 
 
-class Index(msgspec.Struct, frozen=True):
+class Index(_Document, frozen=True):
     """An image index (Docker: manifest list): manifests, usually one per platform."""
 
-    raw: bytes
-    media_type: str
     manifests: tuple[Descriptor, ...]
     annotations: Mapping[str, str]
     artifact_type: str
     subject: Descriptor | None
-
-    @property
-    def digest(self) -> Digest:
-        return Digest.of(self.raw)
-
-    @property
-    def descriptor(self) -> Descriptor:
-        return Descriptor(media_type=self.media_type, digest=self.digest, size=len(self.raw))
 
     def select(self, wanted: Platform) -> Descriptor:
         """The manifest for a platform; the exact variant first. Raises InvalidManifest when there is none."""
