@@ -23,6 +23,10 @@ from builder.options import DEFAULT_LIMITS, Limits
 
 _TIMEOUT_S = 1800
 _SHOWN_CHARS = 600
+_BOUNDED = ("sh", "-c", 'trap \'\' XFSZ; ulimit -f "$1"; shift; exec "$@"', "git")
+"""Runs a command that may make no file of more blocks of 512 bytes: git bounds only packs that are pushed to it."""
+_NOT_WRITTEN = (b"File too large", b"curl_result = 23")
+"""What git says, the second where a server knows no git (CURLE_WRITE_ERROR)."""
 _PASSED_ON = (
     "PATH",
     "HOME",
@@ -74,9 +78,9 @@ class Git:
         self._run(["init", "--quiet", str(directory)], source)
         self._run([*at, "remote", "add", "origin", _without_user(source.repository)], source)
         try:
-            self._run([*at, "fetch", "--quiet", "--depth=1", "origin", commit], source)
+            self._fetch([*at, "fetch", "--quiet", "--depth=1", "origin", commit], source)
         except ContextError:  # a server that gives no single commits
-            self._run([*at, "fetch", "--quiet", "--tags", "origin", "+refs/heads/*:refs/remotes/origin/*"], source)
+            self._fetch([*at, "fetch", "--quiet", "--tags", "origin", "+refs/heads/*:refs/remotes/origin/*"], source)
         self._within_limits(source, self._sizes_bytes(source, directory, commit))
         self._run([*at, "checkout", "--quiet", "--detach", commit], source)
         if source.submodules and (directory / ".gitmodules").is_file():
@@ -88,11 +92,11 @@ class Git:
     def _update_submodules(self, source: GitSource, directory: Path) -> None:
         submodule = ["-C", str(directory), "submodule", "--quiet"]
         try:
-            self._run([*submodule, "update", "--init", "--recursive", "--depth=1"], source)
+            self._fetch([*submodule, "update", "--init", "--recursive", "--depth=1"], source)
         except ContextError:  # as above; what has come is shallow, and git does not go on from that
             self._run([*submodule, "deinit", "--force", "--all"], source)
             shutil.rmtree(directory / ".git/modules", ignore_errors=True)
-            self._run([*submodule, "update", "--init", "--recursive"], source)
+            self._fetch([*submodule, "update", "--init", "--recursive"], source)
 
     def _within_limits(self, source: GitSource, sizes_bytes: Iterable[int]) -> None:
         """Returns when so many files of these sizes may come in. Raises ContextError."""
@@ -121,11 +125,16 @@ class Git:
         environ |= {"GIT_SSH_COMMAND": self.environ.get("GIT_SSH_COMMAND") or "ssh -o BatchMode=yes"}
         return environ | _configuration(self._settings(source))
 
-    def _run(self, arguments: Sequence[str], source: GitSource) -> str:
+    def _fetch(self, arguments: Sequence[str], source: GitSource) -> None:
+        """Runs git where no pack may become larger than a download."""
+        blocks = self.limits.download_bytes // 512
+        self._run(arguments, source, (*_BOUNDED, str(blocks)))
+
+    def _run(self, arguments: Sequence[str], source: GitSource, bounds: Sequence[str] = ()) -> str:
         safe = ["-c", "protocol.ext.allow=never", "-c", "advice.detachedHead=false", "-c", "core.hooksPath=/dev/null"]
         try:
             done = subprocess.run(
-                ["git", *safe, *arguments],
+                [*bounds, "git", *safe, *arguments],
                 env=self._environ(source),
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
@@ -137,9 +146,12 @@ class Git:
             raise ContextError(f"cannot fetch {source}: the program git is not installed here") from error
         except subprocess.TimeoutExpired as error:
             raise ContextError(f"cannot fetch {source}: git took longer than {_TIMEOUT_S} s") from error
-        if done.returncode:
-            raise ContextError(f"cannot fetch {source}: git says: {_told(done.stderr)}")
-        return done.stdout.decode(errors="surrogateescape")
+        if not done.returncode:
+            return done.stdout.decode(errors="surrogateescape")
+        reason = f"git says: {_told(done.stderr)}"
+        if bounds and any(said in done.stderr for said in _NOT_WRITTEN):
+            reason = f"a file of more than {self.limits.download_bytes} bytes (--max-download-bytes)? {reason}"
+        raise ContextError(f"cannot fetch {source}: {reason}")
 
     def _settings(self, source: GitSource) -> dict[str, str]:
         """Git's settings for this repository, credentials among them."""

@@ -19,7 +19,7 @@ from builder.errors import ContextError
 from builder.options import Limits
 from tests.builder.case_files import describe
 from tests.builder.git_servers import LOGIN, GitOverHttp, Sshd, git, git_over_http, make_repository, sshd
-from tests.builder.servers import web
+from tests.builder.servers import Web, web
 from tests.integration.building import Builder, write_files
 
 __all__ = ["web"]
@@ -85,6 +85,29 @@ def test_no_more_comes_in_than_may(limits: Limits, said: str, written: bool, ove
     assert (tmp_path / "out/top").exists() == written
 
 
+@pytest.mark.parametrize("dumb", [False, True], ids=["one commit", "all branches"])
+def test_git_is_sent_no_more_than_may_come(dumb: bool, tmp_path: Path, web: Web):
+    repository = make_repository(tmp_path / "large.git", {"small": "small\n"})
+    (repository / "large").write_bytes(os.urandom(3_000_000))
+    git(repository, "add", "large")
+    git(repository, "commit", "--quiet", "-m", "large")
+    if dumb:
+        serve_files(web, repository)
+    source = GitSource(f"{web.url}/large.git" if dumb else f"file://{repository}")
+    program = Git({"PATH": os.environ["PATH"], "HOME": "/nonexistent"}, Limits(download_bytes=1_000_000))
+    with pytest.raises(ContextError, match=re.escape("a file of more than 1000000 bytes (--max-download-bytes)?")):
+        program.check_out(source, program.commit_of(source), tmp_path / "out")
+    assert max(path.stat().st_size for path in (tmp_path / "out").rglob("*") if path.is_file()) <= 1_000_000
+
+
+def serve_files(web: Web, repository: Path) -> None:
+    """Lets a server that knows no git serve the repository."""
+    git(repository, "update-server-info")
+    for path in (repository / ".git").rglob("*"):
+        if path.is_file():
+            web.answer(f"/{repository.name}/{path.relative_to(repository / '.git')}", (200, {}, path.read_bytes()))
+
+
 def test_submodules_come_with_their_repository(tmp_path, over_http):
     url = f"{over_http.url}/app.git"
     assert checked_out(parse_git(url), tmp_path / "all", {"GIT_TOKEN": "sesame", "GIT_USERNAME": "user"}) == FILES
@@ -107,13 +130,7 @@ def test_a_context_with_submodules(tmp_path, over_http):
 
 def test_submodules_of_a_server_that_gives_no_single_commits(tmp_path, repositories, web):
     for name in ("app", "lib", "deep"):
-        git(repositories / f"{name}.git", "update-server-info")
-        for path in (repositories / f"{name}.git" / ".git").rglob("*"):
-            if path.is_file():
-                web.answer(
-                    f"/{name}.git/{path.relative_to(repositories / f'{name}.git' / '.git')}",
-                    (200, {}, path.read_bytes()),
-                )
+        serve_files(web, repositories / f"{name}.git")
     for name, inner in (("app", "lib"), ("lib", "deep")):
         write_files(
             repositories / f"{name}.git", {".gitmodules": f'[submodule "{inner}"]\npath={inner}\nurl=../{inner}.git\n'}
