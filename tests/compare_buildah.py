@@ -52,6 +52,7 @@ OTHER = {
     "onbuild_recorded": _OCI_ONLY,
     "shell_for_run": _OCI_ONLY,
     "shell_form_uses_shell": "it puts /bin/sh before a command in shell form whatever SHELL says",
+    "stage_name_twice": "of two stages of one name it takes now the one, now the other",
     "stage_name_scratch": "no stage can be called scratch there",
     "volume_forms": "it makes the directories of VOLUME",
     "volume_in_the_base_keeps_what_is_copied": "it drops what is written below a VOLUME; BuildKit keeps it",
