@@ -39,8 +39,8 @@ CONDITIONS = """\
 Each entry is a tag, a manifest with its config and one layer, and the records of these three, in a directory; layers
 and members exist by name alone, as gc reads neither. Each run is a process of its own, and its memory the most that it
 had resident; requests are counted as a bucket would bill them: a page of a listing, or of deletions, has a thousand
-names. A test compares these counts with what S3 is asked for. As many tags are looked up in either store, each for the
-second time."""
+names. A test compares these counts with what a fake S3 is asked for. As many tags are looked up in either store, each
+for the second time."""
 
 
 class CountingStore(FilesystemStore):
